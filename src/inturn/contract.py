@@ -1,0 +1,137 @@
+"""What both sides share: task names, queues, the payloads of turns, and their results.
+
+A payload travels as JSON through the mailbox in Redis, never through the broker's messages, which carry
+IDs only. Producers and workers of neighbouring releases run side by side during a deployment, so every
+payload has a format number `v`: a reader ignores fields it does not know and refuses a number above its
+own with a retryable error, which leaves the turn to a newer worker.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+
+from inturn.errors import InturnError, InvalidInputError
+from inturn.session.state import HistoryItem, Status, utcnow
+
+RESPOND: Final = "respond"
+SAVE_SESSION: Final = "save_session"
+CLEANUP_SESSIONS: Final = "cleanup_sessions"
+WAKE_SESSIONS: Final = "wake_sessions"
+
+TURNS_QUEUE: Final = "turns"
+MAINTENANCE_QUEUE: Final = "maintenance"
+
+PRIORITY_NORMAL: Final = 6
+"""Kombu on Redis serves 0 first; ordinary turns leave room above them."""
+PRIORITY_RECOVERY: Final = 0
+"""For the sessions of a worker that died: they have waited long enough."""
+
+PAYLOAD_VERSION: Final = 1
+
+
+class UnknownPayloadError(InturnError):
+    """The payload was written by a newer release; a worker of that release will take the turn."""
+
+    retryable = True
+
+
+class _Payload(BaseModel):
+    model_config = ConfigDict(extra="ignore")
+
+    v: int = PAYLOAD_VERSION
+    session_id: str
+    user_id: str | None = None
+    accepted_at: datetime = Field(default_factory=utcnow)
+
+
+class RespondPayload(_Payload):
+    """One user message that wants a reply."""
+
+    kind: Literal["respond"] = "respond"
+    message: str
+    channel: str | None = None
+    metadata: dict[str, Any] = Field(default_factory=dict)
+
+
+class SaveSessionPayload(_Payload):
+    """A change of a session from outside: data and metadata are merged, messages appended."""
+
+    kind: Literal["save_session"] = "save_session"
+    data: dict[str, Any] | None = None
+    status: Status | None = None
+    metadata: dict[str, Any] | None = None
+    messages: list[HistoryItem] | None = None
+
+
+Payload = Annotated[RespondPayload | SaveSessionPayload, Field(discriminator="kind")]
+_PAYLOAD: TypeAdapter[RespondPayload | SaveSessionPayload] = TypeAdapter(Payload)
+
+
+def decode_payload(text: str | bytes) -> RespondPayload | SaveSessionPayload:
+    """Read a payload. Raises `UnknownPayloadError` for a newer format, `InvalidInputError` for nonsense."""
+    try:
+        payload = _PAYLOAD.validate_json(text)
+    except ValidationError as error:
+        places = ", ".join(".".join(map(str, item["loc"])) or "payload" for item in error.errors())
+        # The values stay out of the message: it ends in logs.
+        raise InvalidInputError(f"a turn's payload is not valid: {places}") from None
+    if payload.v > PAYLOAD_VERSION:
+        raise UnknownPayloadError(
+            f"a turn's payload has format {payload.v}, this release reads up to {PAYLOAD_VERSION}"
+        )
+    return payload
+
+
+class Usage(BaseModel):
+    """What a turn asked of the language model, summed over its calls."""
+
+    calls: int = 0
+    input_tokens: int = 0
+    output_tokens: int = 0
+
+    def __add__(self, other: Usage) -> Usage:
+        return Usage(
+            calls=self.calls + other.calls,
+            input_tokens=self.input_tokens + other.input_tokens,
+            output_tokens=self.output_tokens + other.output_tokens,
+        )
+
+
+class Response(BaseModel):
+    """An agent's answer to one message."""
+
+    message: str
+    session_id: str
+    turn_id: str
+    is_route_complete: bool = False
+    route: str | None = None
+    step: str | None = None
+    data: dict[str, Any] = Field(default_factory=dict)
+    usage: Usage = Field(default_factory=Usage)
+    finish_reason: str = "stop"
+
+
+class TurnFault(BaseModel):
+    """Why a turn failed: the error's class, and its message, which never holds conversation text."""
+
+    type: str
+    message: str
+    attempts: int = 1
+
+
+class TurnResult(BaseModel):
+    """The end of a turn, as stored for `handle.get()` and `AsyncResult(turn_id)`.
+
+    `response` is set for a `respond` that succeeded, and, with the agent's fallback message, for one that
+    failed; `error` is set if and only if `state` is `failed`.
+    """
+
+    kind: Literal["respond", "save_session"]
+    session_id: str
+    turn_id: str
+    state: Literal["done", "failed"] = "done"
+    response: Response | None = None
+    error: TurnFault | None = None

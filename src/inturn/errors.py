@@ -1,0 +1,212 @@
+"""Every error of inturn.
+
+    InturnError
+    ├── ConfigurationError           a setting, a dotted path, a URL
+    │   ├── MissingDriverError       the URL's driver is not installed
+    │   └── AgentDefinitionError     an agent that cannot work as declared
+    ├── InvalidInputError            (ValueError) a value that is refused before anything is written
+    ├── SessionError
+    │   ├── SessionNotFoundError
+    │   └── SessionConflictError     the session moved on since it was loaded        retryable
+    ├── StoreError                   the database answered with an error
+    │   └── StoreUnavailableError    the database could not be reached               retryable
+    ├── MailboxError                 Redis answered with an error
+    │   ├── MailboxUnavailableError  Redis could not be reached                      retryable
+    │   ├── MailboxFullError         the session has too many waiting turns          retryable
+    │   └── LeaseLostError           somebody else drives the session now
+    ├── ProviderError                the language model's answer, or the lack of one
+    │   └── ProviderUnavailableError 429, 5xx, time-out, lost connection             retryable
+    └── TurnError
+        ├── TurnFailedError          the turn was recorded as failed
+        ├── TurnCancelledError       the turn was taken out of the mailbox
+        └── TurnTimeoutError         (TimeoutError) no result within the time given
+
+An error's default message is the first paragraph of its class's docstring, so that writing the one
+writes the other. No message ever contains the text of a conversation: messages end in logs, in Flower
+and in result backends.
+"""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any, ClassVar
+
+__all__ = [
+    "AgentDefinitionError",
+    "ConfigurationError",
+    "InturnError",
+    "InvalidInputError",
+    "LeaseLostError",
+    "MailboxError",
+    "MailboxFullError",
+    "MailboxUnavailableError",
+    "MissingDriverError",
+    "ProviderError",
+    "ProviderUnavailableError",
+    "SessionConflictError",
+    "SessionError",
+    "SessionNotFoundError",
+    "StoreError",
+    "StoreUnavailableError",
+    "TurnCancelledError",
+    "TurnError",
+    "TurnFailedError",
+    "TurnTimeoutError",
+]
+
+
+class InturnError(Exception):
+    """Something went wrong in inturn."""
+
+    retryable: ClassVar[bool] = False
+    """Whether the same call may succeed later without any change by the caller."""
+
+    def __init__(self, message: str | None = None) -> None:
+        if message is None:
+            message = " ".join((inspect.getdoc(type(self)) or "").split("\n\n")[0].split())
+        super().__init__(message)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Errors cross process borders (prefork, result backends); subclasses keep extra attributes.
+        return _rebuild, (type(self), self.args, dict(self.__dict__))
+
+
+def _rebuild(cls: type[InturnError], args: tuple[Any, ...], state: dict[str, Any]) -> InturnError:
+    error = cls.__new__(cls)
+    Exception.__init__(error, *args)
+    error.__dict__.update(state)
+    return error
+
+
+class ConfigurationError(InturnError):
+    """A setting is missing or wrong; the message names it and a value that works."""
+
+
+class MissingDriverError(ConfigurationError):
+    """The URL asks for a driver that is not installed; install the extra that the message names."""
+
+
+class AgentDefinitionError(ConfigurationError):
+    """The agent cannot work as declared; the message names the field and the mend."""
+
+
+class InvalidInputError(InturnError, ValueError):
+    """A value was refused; nothing was written."""
+
+
+class SessionError(InturnError):
+    """An operation on a session failed."""
+
+
+class SessionNotFoundError(SessionError):
+    """There is no session with this ID."""
+
+    def __init__(self, session_id: str) -> None:
+        super().__init__(f"there is no session {session_id!r}; create it with get_or_create() first")
+        self.session_id = session_id
+
+
+class SessionConflictError(SessionError):
+    """The session was changed by somebody else since it was loaded; load it again and repeat.
+
+    `expected_version` is what the caller had loaded (0: a session that did not exist yet),
+    `actual_version` what the store holds (None: the session is gone).
+    """
+
+    retryable = True
+
+    def __init__(self, session_id: str, expected_version: int, actual_version: int | None) -> None:
+        found = "it is gone" if actual_version is None else f"the store holds version {actual_version}"
+        super().__init__(
+            f"session {session_id!r} moved on: expected version {expected_version}, {found}; "
+            "load it again and repeat"
+        )
+        self.session_id = session_id
+        self.expected_version = expected_version
+        self.actual_version = actual_version
+
+
+class StoreError(InturnError):
+    """The database refused an operation."""
+
+
+class StoreUnavailableError(StoreError):
+    """The database could not be reached, or the connection was lost; repeat the call.
+
+    Whether a commit that ended so has happened is told by its turn ID: repeat it, and a turn that is
+    already there is answered from the store.
+    """
+
+    retryable = True
+
+
+class MailboxError(InturnError):
+    """Redis refused an operation on a mailbox."""
+
+
+class MailboxUnavailableError(MailboxError):
+    """Redis could not be reached; nothing is half accepted: repeat the call with the same turn ID.
+
+    `turn_id` is the ID to repeat with, where the call had one.
+    """
+
+    retryable = True
+
+    def __init__(self, message: str | None = None, *, turn_id: str | None = None) -> None:
+        super().__init__(message)
+        self.turn_id = turn_id
+
+
+class MailboxFullError(MailboxError):
+    """The session has as many waiting turns as it may have; try again once some are done."""
+
+    retryable = True
+
+    def __init__(self, session_id: str, waiting: int) -> None:
+        super().__init__(
+            f"session {session_id!r} has {waiting} waiting turns, which is the limit "
+            "(INTURN_MAX_WAITING); try again once some are done"
+        )
+        self.session_id = session_id
+        self.waiting = waiting
+
+
+class LeaseLostError(MailboxError):
+    """The lease lapsed and somebody else may drive the session now; the work in hand is void."""
+
+
+class ProviderError(InturnError):
+    """The language model's provider refused the request or answered with something unusable."""
+
+
+class ProviderUnavailableError(ProviderError):
+    """The language model cannot answer now (429, 5xx, time-out or lost connection); try later.
+
+    `retry_after` is the provider's own wish in seconds, where it stated one.
+    """
+
+    retryable = True
+
+    def __init__(self, message: str | None = None, *, retry_after: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class TurnError(InturnError):
+    """A turn did not end with a reply."""
+
+    def __init__(self, message: str | None = None, *, turn_id: str | None = None) -> None:
+        super().__init__(message)
+        self.turn_id = turn_id
+
+
+class TurnFailedError(TurnError):
+    """The turn failed and was recorded as failed; the session goes on with the next one."""
+
+
+class TurnCancelledError(TurnError):
+    """The turn was cancelled before it ran."""
+
+
+class TurnTimeoutError(TurnError, TimeoutError):
+    """The turn has no result yet; it is not lost: ask again with the same handle."""

@@ -1,0 +1,213 @@
+"""MemoryAdapter: everything in this process's memory; the reference the other backends are measured by."""
+
+from __future__ import annotations
+
+import bisect
+import threading
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any, ClassVar
+
+from inturn.errors import SessionConflictError
+from inturn.ids import check_id
+from inturn.persistence import rows
+from inturn.persistence.adapter import (
+    Committed,
+    Loaded,
+    MessageQuery,
+    Page,
+    PersistenceAdapter,
+    SessionQuery,
+    Target,
+)
+from inturn.session.state import Message, SessionState, TurnRecord
+
+
+class MemoryAdapter(PersistenceAdapter):
+    """Keeps rows in dictionaries: for tests, for development, for one process.
+
+    Rows are encoded as for any other backend, so nothing that was given or returned is shared with what is
+    stored.
+    """
+
+    durable: ClassVar[bool] = False
+
+    def __init__(self) -> None:
+        self._lock = threading.RLock()
+        self._sessions: dict[str, rows.Row] = {}
+        self._messages: dict[str, list[rows.Row]] = {}
+        self._turns: dict[str, dict[str, rows.Row]] = {}
+
+    def initialize(self) -> None:
+        """Nothing is needed."""
+
+    def close(self) -> None:
+        """Nothing was opened; what is stored stays."""
+
+    def ping(self) -> None:
+        """Memory answers."""
+
+    def clear(self) -> None:
+        """Forget everything."""
+        with self._lock:
+            self._sessions.clear()
+            self._messages.clear()
+            self._turns.clear()
+
+    def get_snapshot(self) -> dict[str, list[dict[str, Any]]]:
+        """Copy all rows, by table: `sessions`, `messages` and `turns`."""
+        with self._lock:
+            return {
+                "sessions": [dict(row) for row in self._sessions.values()],
+                "messages": [dict(row) for some in self._messages.values() for row in some],
+                "turns": [dict(row) for some in self._turns.values() for row in some.values()],
+            }
+
+    def load(self, session_id: str, *, last_messages: int = 0, turn_id: str | None = None) -> Loaded | None:
+        """See `PersistenceAdapter.load`."""
+        check_id(session_id)
+        with self._lock:
+            row = self._sessions.get(session_id)
+            if row is None:
+                return None
+            messages = self._messages[session_id][-last_messages:] if last_messages > 0 else []
+            turn = self._turns[session_id].get(turn_id) if turn_id is not None else None
+        return Loaded(
+            rows.session_from_row(row),
+            [rows.message_from_row(message) for message in messages],
+            turn and rows.turn_from_row(turn),
+        )
+
+    def commit(
+        self,
+        session: SessionState,
+        messages: Sequence[Message] = (),
+        *,
+        expected_version: int,
+        turn: TurnRecord | None = None,
+    ) -> Committed:
+        """See `PersistenceAdapter.commit`."""
+        saved, numbered = rows.next_commit(session, messages, expected_version, turn)
+        new_session = rows.session_row(saved)
+        new_messages = [rows.message_row(message) for message in numbered]
+        new_turn = None if turn is None else rows.turn_row(turn)
+        with self._lock:
+            if turn is not None:
+                known = self._turns.get(session.id, {}).get(turn.turn_id)
+                if known is not None:
+                    return Committed(session, [], rows.turn_from_row(known), repeated=True)
+            current = self._sessions.get(session.id)
+            actual = None if current is None else current["version"]
+            if (actual or 0) != expected_version:
+                raise SessionConflictError(session.id, expected_version, actual)
+            self._sessions[session.id] = new_session
+            self._messages.setdefault(session.id, []).extend(new_messages)
+            turns = self._turns.setdefault(session.id, {})
+            if new_turn is not None:
+                turns[new_turn["turn_id"]] = new_turn
+        return Committed(saved, numbered, turn)
+
+    def find_sessions(self, query: SessionQuery) -> Page[SessionState]:
+        """See `PersistenceAdapter.find_sessions`."""
+        rows.check_session_query(query)
+        with self._lock:
+            found = [row for row in self._sessions.values() if _matches(row, query)]
+        newest = query.order == "newest"
+        found.sort(key=lambda row: (row["updated_at"], row["id"]), reverse=newest)
+        if query.cursor is not None:
+            after = tuple(rows.decode_cursor(query.cursor, datetime, str))
+            found = [
+                row
+                for row in found
+                if (
+                    (row["updated_at"], row["id"]) < after
+                    if newest
+                    else (row["updated_at"], row["id"]) > after
+                )
+            ]
+        page = found[: query.limit]
+        more = len(found) > query.limit
+        return Page(
+            [rows.session_from_row(row) for row in page],
+            rows.encode_cursor(page[-1]["updated_at"], page[-1]["id"]) if more else None,
+        )
+
+    def find_messages(self, query: MessageQuery) -> Page[Message]:
+        """See `PersistenceAdapter.find_messages`."""
+        rows.check_message_query(query)
+        if query.session_id is not None:
+            return self._find_of_session(query.session_id, query)
+        with self._lock:
+            found = [
+                row for some in self._messages.values() for row in some if row["user_id"] == query.user_id
+            ]
+        newest = query.order == "newest"
+        found.sort(key=lambda row: (row["created_at"], row["id"]), reverse=newest)
+        if query.cursor is not None:
+            after = tuple(rows.decode_cursor(query.cursor, datetime, str))
+            found = [
+                row
+                for row in found
+                if (
+                    (row["created_at"], row["id"]) < after
+                    if newest
+                    else (row["created_at"], row["id"]) > after
+                )
+            ]
+        page = found[: query.limit]
+        more = len(found) > query.limit
+        return Page(
+            [rows.message_from_row(row) for row in page],
+            rows.encode_cursor(page[-1]["created_at"], page[-1]["id"]) if more else None,
+        )
+
+    def delete_sessions(self, targets: Sequence[Target]) -> list[str]:
+        """See `PersistenceAdapter.delete_sessions`."""
+        gone = []
+        for target in targets:
+            check_id(target.session_id)
+        with self._lock:
+            for session_id, version in targets:
+                row = self._sessions.get(session_id)
+                if row is not None and version in (None, row["version"]):
+                    del self._sessions[session_id], self._messages[session_id], self._turns[session_id]
+                    gone.append(session_id)
+        return gone
+
+    def _find_of_session(self, session_id: str, query: MessageQuery) -> Page[Message]:
+        low = query.after if query.after is not None else 0
+        high = query.before
+        newest = query.order == "newest"
+        if query.cursor is not None:
+            (sequence,) = rows.decode_cursor(query.cursor, int)
+            if newest:
+                high = sequence if high is None else min(high, sequence)
+            else:
+                low = max(low, sequence)
+        with self._lock:
+            stored = self._messages.get(session_id, [])
+            start = bisect.bisect_right(stored, low, key=lambda row: row["sequence"])
+            end = (
+                len(stored)
+                if high is None
+                else bisect.bisect_left(stored, high, key=lambda row: row["sequence"])
+            )
+            if newest:
+                page = stored[max(start, end - query.limit) : end][::-1]
+            else:
+                page = stored[start : min(end, start + query.limit)]
+            more = end - start > query.limit
+        return Page(
+            [rows.message_from_row(row) for row in page],
+            rows.encode_cursor(page[-1]["sequence"]) if more else None,
+        )
+
+
+def _matches(row: rows.Row, query: SessionQuery) -> bool:
+    return (
+        (query.user_id is None or row["user_id"] == query.user_id)
+        and (query.agent_name is None or row["agent_name"] == query.agent_name)
+        and (query.status is None or row["status"] == query.status)
+        and (query.older_than is None or row["updated_at"] < query.older_than)
+        and (query.newer_than is None or row["updated_at"] > query.newer_than)
+    )

@@ -1,0 +1,129 @@
+"""Settings: the environment, read once into one frozen object.
+
+Nothing else in inturn reads the environment. Each field is the variable `INTURN_<FIELD>`; `REDIS_URL` and
+`DATABASE_URL` are also read under their usual names.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from functools import cached_property
+from typing import Annotated, Any
+
+from pydantic import AliasChoices, Field, SecretStr, ValidationError, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from inturn.errors import ConfigurationError
+
+Seconds = Annotated[float, Field(gt=0)]
+
+
+class Settings(BaseSettings):
+    """Everything that can be set, with a safe default each. Times are in seconds unless a name says days."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="INTURN_", frozen=True, extra="ignore", populate_by_name=True
+    )
+
+    redis_url: SecretStr = Field(
+        SecretStr("redis://127.0.0.1:6379/0"),
+        validation_alias=AliasChoices("INTURN_REDIS_URL", "REDIS_URL"),
+        description="Mailboxes and leases; also broker and results unless those are set.",
+    )
+    broker_url: SecretStr | None = Field(None, description="Celery's broker; default: redis_url.")
+    result_backend: SecretStr | None = Field(None, description="Celery's results; default: redis_url.")
+    database_url: SecretStr = Field(
+        SecretStr("sqlite:///inturn.db"),
+        validation_alias=AliasChoices("INTURN_DATABASE_URL", "DATABASE_URL"),
+        description="Where sessions live: a URL for inturn.persistence.open_adapter.",
+    )
+    database_pool: int = Field(16, ge=1, description="The most connections of one process to the database.")
+    agent: str = Field(
+        "examples.booking:agent",
+        description="The agent that answers, as a dotted path `package.module:name`.",
+    )
+    key_prefix: str = Field("inturn", description="The first part of every key in Redis.")
+
+    lease_seconds: Seconds = Field(8.0, description="How long a lease lasts without renewal.")
+    renew_seconds: Seconds = Field(2.5, description="How often a process renews its leases.")
+    sweep_seconds: Seconds = Field(1.0, description="How often a process looks for sessions left behind.")
+    grace_seconds: Seconds = Field(
+        30.0, description="How long a waiting turn may go unnoticed before its message counts as lost."
+    )
+    drive_turns: int = Field(
+        8, ge=1, description="Turns of one session in one go, before others have a turn."
+    )
+    drive_seconds: Seconds = Field(60.0, description="The same in time.")
+    max_attempts: int = Field(5, ge=1, description="Tries of one turn before it is recorded as failed.")
+    retry_seconds: Seconds = Field(
+        1.0, description="The wait after a turn's first failure; doubles each time."
+    )
+    retry_max_seconds: Seconds = Field(60.0, description="The longest wait between two tries.")
+
+    max_waiting: int = Field(1000, ge=1, description="Waiting turns one session may have.")
+    max_message_chars: int = Field(32_000, ge=1, description="Characters one message may have.")
+    max_payload_bytes: int = Field(1_048_576, ge=1024, description="Bytes one turn's payload may have.")
+    done_seconds: Seconds = Field(3600.0, description="How long the mailbox knows the ID of a finished turn.")
+    result_seconds: Seconds = Field(86_400.0, description="How long Celery keeps a result.")
+    history_window: int = Field(50, ge=0, description="Messages of the history an agent sees.")
+
+    completed_days: float = Field(30.0, gt=0, description="Age at which completed sessions are deleted.")
+    abandoned_days: float = Field(7.0, gt=0, description="Age at which abandoned sessions are deleted.")
+    idle_days: float = Field(30.0, gt=0, description="Idle time after which an active session is abandoned.")
+    cleanup_seconds: Seconds = Field(3600.0, description="How often beat asks for retention.")
+
+    openai_api_key: SecretStr | None = Field(
+        None, validation_alias=AliasChoices("INTURN_OPENAI_API_KEY", "OPENAI_API_KEY")
+    )
+    openai_base_url: str | None = Field(
+        None, validation_alias=AliasChoices("INTURN_OPENAI_BASE_URL", "OPENAI_BASE_URL")
+    )
+    openai_model: str = "gpt-5-mini"
+
+    log_format: Annotated[str, Field(pattern="^(console|json)$")] = "console"
+    log_level: str = "INFO"
+
+    @model_validator(mode="after")
+    def _check_times(self) -> Settings:
+        if self.renew_seconds * 2 > self.lease_seconds:
+            raise ValueError(
+                f"renew_seconds ({self.renew_seconds}) must be at most half of lease_seconds "
+                f"({self.lease_seconds}): one missed renewal must not cost a lease"
+            )
+        if self.grace_seconds < self.sweep_seconds:
+            raise ValueError("grace_seconds must not be shorter than sweep_seconds")
+        return self
+
+    @cached_property
+    def broker(self) -> str:
+        """Celery's broker."""
+        return (self.broker_url or self.redis_url).get_secret_value()
+
+    @cached_property
+    def results(self) -> str:
+        """Celery's result backend."""
+        return (self.result_backend or self.redis_url).get_secret_value()
+
+    @cached_property
+    def retention(self) -> dict[str, timedelta]:
+        """Age at which sessions of a status are deleted."""
+        return {
+            "completed": timedelta(days=self.completed_days),
+            "abandoned": timedelta(days=self.abandoned_days),
+        }
+
+
+def load_settings(**overrides: Any) -> Settings:
+    """Read the environment; `overrides` win over it.
+
+    Raises `ConfigurationError` that names each wrong variable.
+    """
+    try:
+        return Settings(**overrides)
+    except ValidationError as error:
+        lines = []
+        for item in error.errors():
+            name = str(item["loc"][0]) if item["loc"] else ""
+            name = name if name.isupper() else f"INTURN_{name.upper()}" if name else "settings"
+            lines.append(f"{name}: {item['msg']}")
+        raise ConfigurationError("wrong settings: " + "; ".join(lines)) from None
