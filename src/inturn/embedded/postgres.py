@@ -8,16 +8,15 @@ import os
 import secrets
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable
-from functools import cache
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from inturn.embedded.ports import free_port
 from inturn.errors import ConfigurationError, InturnError
 
 HOST = "127.0.0.1"
@@ -33,9 +32,9 @@ class EmbeddedPostgresError(InturnError):
 class EmbeddedPostgres:
     """One server process with its data in `data_dir`, listening on the loopback address only.
 
-    `data_dir` is created where it is missing; data that is there already is used. The port is free at the
-    first start and stays the same when the server is stopped and started again; the password is random and
-    lies in `data_dir`. On Linux the server dies with the thread that started it, so start it from a thread
+    `data_dir` is created where it is missing; data that is there already is used. `port` is chosen
+    once, where none is given, and stays the same over `stop` and `start`; the password is random and lies in
+    `data_dir`. On Linux the server dies with the thread that started it, so start it from a thread
     that lives as long as the program. PostgreSQL refuses to run as root, so there it runs as `nobody`, who
     must be able to reach `data_dir`.
 
@@ -45,18 +44,18 @@ class EmbeddedPostgres:
     `EmbeddedPostgresError` if the server does not come up.
     """
 
-    def __init__(self, data_dir: str | Path, *, fsync: bool = True) -> None:
+    def __init__(self, data_dir: str | Path, *, port: int | None = None, fsync: bool = True) -> None:
         self.data_dir = Path(data_dir).resolve()
-        self.log = self.data_dir / "postgres.log"
+        self.port = port or free_port()
+        self.log_file = self.data_dir / "postgres.log"
         self._fsync = fsync
-        self._port: int | None = None
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
     def url(self) -> str:
         """Where the server listens, with user and password."""
         password = (self.data_dir / "password").read_text().strip()
-        return f"postgresql://{USER}:{password}@{HOST}:{self._port}/postgres"
+        return f"postgresql://{USER}:{password}@{HOST}:{self.port}/postgres"
 
     @property
     def pid(self) -> int | None:
@@ -72,16 +71,11 @@ class EmbeddedPostgres:
         programs = _programs(self.data_dir, owner)
         if not (self.data_dir / "data" / "PG_VERSION").exists():
             self._create_cluster(programs, owner)
-        attempts = 5 if self._port is None else 1
-        for attempt in range(1, attempts + 1):
-            port = self._port or _free_port()
-            self._process = self._spawn(programs, owner, port)
-            if self._wait_until_ready():
-                self._port = port
-                return
-            # Somebody else may take a port between our asking for a free one and the server's binding it.
-            if attempt == attempts or "Address already in use" not in self._log_tail():
-                raise EmbeddedPostgresError(f"PostgreSQL did not start; {self.log} ends:\n{self._log_tail()}")
+        self._process = self._spawn(programs, owner)
+        if not self._wait_until_ready():
+            raise EmbeddedPostgresError(
+                f"PostgreSQL did not start; {self.log_file} ends:\n{self._log_tail()}"
+            )
 
     def stop(self) -> None:
         """Stop the server, ending its connections; safe to repeat."""
@@ -134,23 +128,31 @@ class EmbeddedPostgres:
         command = [str(programs / "initdb"), "-D", str(unfinished), "-U", USER, "-A", "scram-sha-256"]
         command += [f"--pwfile={password}", "-E", "UTF8", "--locale=C"]
         command += [] if self._fsync else ["--no-sync"]
-        with self.log.open("ab") as log:
+        with self.log_file.open("ab") as log:
             done = subprocess.run(
                 command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=self.data_dir, **owner
             )
         if done.returncode != 0:
             raise EmbeddedPostgresError(
-                f"initdb ended with status {done.returncode}; {self.log} ends:\n{self._log_tail()}"
+                f"initdb ended with status {done.returncode}; {self.log_file} ends:\n{self._log_tail()}"
             )
         unfinished.rename(self.data_dir / "data")
 
-    def _spawn(self, programs: Path, owner: dict[str, Any], port: int) -> subprocess.Popen[bytes]:
-        command = [str(programs / "postgres"), "-D", str(self.data_dir / "data"), "-h", HOST, "-p", str(port)]
+    def _spawn(self, programs: Path, owner: dict[str, Any]) -> subprocess.Popen[bytes]:
+        command = [
+            str(programs / "postgres"),
+            "-D",
+            str(self.data_dir / "data"),
+            "-h",
+            HOST,
+            "-p",
+            str(self.port),
+        ]
         # A path in data_dir may be too long for a Unix socket.
         command += ["-c", "unix_socket_directories=", "-c", "max_connections=300"]
         if not self._fsync:
             command += ["-F", "-c", "full_page_writes=off", "-c", "synchronous_commit=off"]
-        with self.log.open("ab") as log:
+        with self.log_file.open("ab") as log:
             return subprocess.Popen(
                 command,
                 stdin=subprocess.DEVNULL,
@@ -184,7 +186,7 @@ class EmbeddedPostgres:
 
     def _log_tail(self) -> str:
         try:
-            return "\n".join(self.log.read_text(errors="replace").splitlines()[-20:])
+            return "\n".join(self.log_file.read_text(errors="replace").splitlines()[-20:])
         except FileNotFoundError:
             return "(nothing was logged)"
 
@@ -219,26 +221,19 @@ def _closed_parent(path: Path) -> Path | None:
     return next((parent for parent in reversed(path.parents) if not parent.stat().st_mode & 0o001), None)
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind((HOST, 0))
-        return int(probe.getsockname()[1])
-
-
-@cache
-def _libc() -> ctypes.CDLL:
-    return ctypes.CDLL(None, use_errno=True)
-
-
 def _die_with_parent(parent: int) -> Callable[[], None] | None:
-    """Make what the child runs before its program: ask Linux for SIGINT (a fast stop) if we die."""
+    """Make what the child runs before its program: ask Linux for SIGINT (a fast stop) if we die.
+
+    `inturn.embedded.tether` does the same without Python code after the fork, but needs a Python that the
+    server's user may run, and the kernel forgets the wish when the user changes.
+    """
     if sys.platform != "linux":
         return None
-    libc = _libc()  # Loaded before the fork: little is safe after it.
+    prctl = ctypes.CDLL(None).prctl
+    set_death_signal = 1
 
     def ask() -> None:
-        set_death_signal = 1
-        libc.prctl(set_death_signal, signal.SIGINT, 0, 0, 0)
+        prctl(set_death_signal, signal.SIGINT, 0, 0, 0)
         if os.getppid() != parent:
             os._exit(1)
 
