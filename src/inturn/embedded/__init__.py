@@ -1,0 +1,1 @@
+"""Servers that inturn starts by itself, for `inturn dev`, `inturn demo` and tests; not for production."""

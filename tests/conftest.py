@@ -1,0 +1,59 @@
+"""The servers that tests talk to: real ones, started here unless REDIS_URL or DATABASE_URL names others."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Iterator
+
+import pytest
+from redis import Redis
+
+from inturn.embedded.valkey import EmbeddedValkey
+from tests.keys import keys_of, keys_without_ttl
+from tests.servers import postgres
+
+
+@pytest.fixture(scope="session")
+def valkey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedValkey]:
+    """A Valkey of the test run's own, whatever REDIS_URL says. Leave it running: it is shared."""
+    with EmbeddedValkey(tmp_path_factory.mktemp("valkey")) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def redis_url(request: pytest.FixtureRequest) -> str:
+    """The Redis for all tests that need none of their own; it may be somebody's: write below `key_prefix`."""
+    named = os.environ.get("REDIS_URL")
+    return named or request.getfixturevalue("valkey").url
+
+
+@pytest.fixture
+def key_prefix(redis_url: str, request: pytest.FixtureRequest) -> Iterator[str]:
+    """A prefix for this test's keys in Redis, which are removed after it.
+
+    The test fails if keys without a time to live are left, unless it says which with
+    `@pytest.mark.leaves_keys("pattern", ...)`.
+    """
+    prefix = f"inturn-test-{secrets.token_hex(4)}"
+    yield prefix
+    with Redis.from_url(redis_url) as client:
+        marker = request.node.get_closest_marker("leaves_keys")
+        left = keys_without_ttl(client, prefix, declared=marker.args if marker else ())
+        if keys := keys_of(client, prefix):
+            client.delete(*keys)
+    assert left == [], "keys without a time to live were left in Redis"
+
+
+@pytest.fixture
+def redis_client(redis_url: str, key_prefix: str) -> Iterator[Redis]:
+    """A client of `redis_url`; every key that a test writes must begin with `key_prefix`."""
+    with Redis.from_url(redis_url) as client:
+        yield client
+
+
+@pytest.fixture(scope="session")
+def database_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The PostgreSQL for all tests that need no server of their own; give every test tables of its own."""
+    with postgres(tmp_path_factory.mktemp("postgres")) as url:
+        yield url
