@@ -125,13 +125,13 @@ class TurnFault(BaseModel):
 class TurnResult(BaseModel):
     """The end of a turn, as stored for `handle.get()` and `AsyncResult(turn_id)`.
 
-    `response` is set for a `respond` that succeeded, and, with the agent's fallback message, for one that
-    failed; `error` is set if and only if `state` is `failed`.
+    `response` of a failed `respond` carries the agent's fallback message, that of a `save_session` an empty
+    message and the session's data; `error` is set if and only if `state` is `failed`.
     """
 
     kind: Literal["respond", "save_session"]
     session_id: str
     turn_id: str
     state: Literal["done", "failed"] = "done"
-    response: Response | None = None
+    response: Response
     error: TurnFault | None = None

@@ -16,12 +16,11 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from pydantic import TypeAdapter
-
 from inturn.errors import InvalidInputError
 from inturn.ids import check_id
 from inturn.persistence.adapter import MAX_PAGE, MessageQuery, SessionQuery
 from inturn.session.state import Message, SessionState, TurnRecord, utcnow
+from inturn.values import to_json, to_text
 
 Row = dict[str, Any]
 
@@ -58,35 +57,6 @@ MESSAGE_COLUMNS = (
     "created_at",
 )
 TURN_COLUMNS = ("session_id", "turn_id", "result", "created_at")
-
-_JSONABLE: TypeAdapter[Any] = TypeAdapter(Any)
-
-
-def to_json(value: Any, field: str) -> str:
-    """Encode a JSON value; dates and pydantic models inside become what pydantic makes of them."""
-    try:
-        text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=_plain)
-        text.encode()
-    except UnicodeEncodeError:
-        raise InvalidInputError(f"{field} contains a lone surrogate, which no store can keep") from None
-    except (TypeError, ValueError, RecursionError) as error:
-        raise InvalidInputError(f"{field} is not JSON: {type(error).__name__}: {error}") from None
-    if "\\u0000" in text and _has_nul(json.loads(text)):
-        raise InvalidInputError(f"{field} contains a NUL character, which no store can keep")
-    return text
-
-
-def to_text(value: str, field: str) -> str:
-    """Return `value` if every backend can keep it."""
-    if "\x00" in value:
-        raise InvalidInputError(f"{field} contains a NUL character at {value.index(chr(0))}; remove it")
-    try:
-        value.encode()
-    except UnicodeEncodeError as error:
-        raise InvalidInputError(
-            f"{field} contains a lone surrogate at {error.start}, which no store can keep; replace it"
-        ) from None
-    return value
 
 
 def session_row(session: SessionState) -> Row:
@@ -264,19 +234,5 @@ def _check_time(value: object, name: str) -> None:
         raise InvalidInputError(f"{name} must be a datetime with a time zone, such as {datetime.now(UTC)}")
 
 
-def _plain(value: Any) -> Any:
-    return _JSONABLE.dump_python(value, mode="json")
-
-
 def _decoded(value: Any) -> Any:
     return json.loads(value) if isinstance(value, str | bytes) else value
-
-
-def _has_nul(value: Any) -> bool:
-    if isinstance(value, str):
-        return "\x00" in value
-    if isinstance(value, dict):
-        return any(_has_nul(key) or _has_nul(item) for key, item in value.items())
-    if isinstance(value, list):
-        return any(map(_has_nul, value))
-    return False

@@ -1,0 +1,273 @@
+"""Client: what a producer needs: offer a turn to its mailbox, publish its message, ask for its result."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Literal, Self
+
+from inturn.contract import CLEANUP_SESSIONS, MAINTENANCE_QUEUE, Payload, Response, TurnFault, TurnResult
+from inturn.errors import (
+    MailboxFullError,
+    MailboxUnavailableError,
+    TurnCancelledError,
+    TurnFailedError,
+    TurnTimeoutError,
+)
+from inturn.ids import create_turn_id
+from inturn.session.state import HistoryItem, Status
+from inturn.settings import Settings, load_settings
+from inturn.turns.connection import connect, redis_errors
+from inturn.turns.mailbox import Mailbox
+from inturn.turns.payloads import encode_payload, respond_payload, save_session_payload
+from inturn.turns.publishing import publish_turn
+
+if TYPE_CHECKING:
+    from celery import Celery
+    from celery.result import AsyncResult
+
+TurnStatus = Literal["waiting", "running", "done", "failed", "cancelled", "unknown"]
+
+
+class TurnHandle:
+    """A turn that was accepted.
+
+    `accepted` is False if the turn's ID was known before: nothing was added. `ahead` is the number of turns
+    of the session that were to run before this one when it was accepted.
+    """
+
+    def __init__(self, client: Client, session_id: str, turn_id: str, *, accepted: bool, ahead: int) -> None:
+        self._client = client
+        self.session_id = session_id
+        self.turn_id = turn_id
+        self.accepted = accepted
+        self.ahead = ahead
+
+    def __repr__(self) -> str:
+        return f"<TurnHandle {self.turn_id!r}>"
+
+    def get(self, timeout: float | None = 60.0) -> Response:
+        """Wait for the reply, at most `timeout` seconds (None: for ever).
+
+        Raises `TurnFailedError` for a turn that was recorded as failed, `TurnCancelledError` for a dropped
+        one, `TurnTimeoutError` if there is no result yet: it is not lost, ask again.
+        """
+        for _, result in self._client.collect([self], timeout=timeout):
+            if result.error is not None:
+                kind = TurnCancelledError if result.error.type == "TurnCancelledError" else TurnFailedError
+                raise kind(f"turn {self.turn_id} failed: {result.error.message}", turn_id=self.turn_id)
+            return result.response
+        raise TurnTimeoutError(
+            f"turn {self.turn_id} has no result after {timeout} s ({self.status()}); it is not lost: "
+            "ask again with the same handle",
+            turn_id=self.turn_id,
+        )
+
+    def status(self) -> TurnStatus:
+        """Tell where the turn stands.
+
+        `unknown`: not in the mailbox, and its result is older than `INTURN_RESULT_SECONDS` or never was.
+        """
+        return self._client.status(self.session_id, self.turn_id)
+
+    def cancel(self) -> Literal["dropped", "signalled", "unknown"]:
+        """Drop the turn if it waits, ask it to stop if it runs."""
+        return self._client.cancel(self.session_id, self.turn_id)
+
+
+class Client:
+    """Enqueues turns. Safe to share between threads; make one per process, after a fork.
+
+    Every call that enqueues may be repeated with the same `turn_id`: an ID that is known is accepted
+    without adding anything. So after `MailboxUnavailableError` (Redis or the broker away) repeat the call
+    with the error's `turn_id`.
+    """
+
+    def __init__(self, settings: Settings | None = None, *, app: Celery | None = None) -> None:
+        self.settings = settings or load_settings()
+        self._app = app or _celery(self.settings)
+        self._redis = connect(self.settings)
+        self._mailbox = Mailbox(self._redis, self.settings)
+
+    def respond(
+        self,
+        session_id: str,
+        message: str,
+        *,
+        turn_id: str | None = None,
+        user_id: str | None = None,
+        channel: str | None = None,
+        metadata: Mapping[str, Any] | None = None,
+    ) -> TurnHandle:
+        """Enqueue a user's message; returns once the turn is safely in its mailbox.
+
+        `turn_id` is the idempotency key (a Slack `event_id`, a Twilio `MessageSid`); without one every call
+        is a new turn. Raises `InvalidInputError`, `MailboxFullError` or `MailboxUnavailableError`; in all
+        three cases nothing was accepted that a repeated call would double.
+        """
+        payload = respond_payload(
+            self.settings, session_id, message, user_id=user_id, channel=channel, metadata=metadata
+        )
+        return self._offer(session_id, create_turn_id(session_id, turn_id), payload)
+
+    def save_session(
+        self,
+        session_id: str,
+        *,
+        data: Mapping[str, Any] | None = None,
+        status: Status | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        messages: Sequence[HistoryItem | Mapping[str, Any]] | None = None,
+        user_id: str | None = None,
+        turn_id: str | None = None,
+    ) -> TurnHandle:
+        """Enqueue a change of a session from outside, in order with its turns.
+
+        `data` and `metadata` are merged into what is there, `messages` are appended to the history. Raises
+        as `respond` does.
+        """
+        payload = save_session_payload(
+            self.settings,
+            session_id,
+            data=data,
+            status=status,
+            metadata=metadata,
+            messages=messages,
+            user_id=user_id,
+        )
+        return self._offer(session_id, create_turn_id(session_id, turn_id), payload)
+
+    def cleanup_sessions(self, *, dry_run: bool = False) -> AsyncResult[Any]:
+        """Ask for retention now; the task's result is its report, with counts by status."""
+        return self._app.send_task(
+            CLEANUP_SESSIONS, kwargs={"dry_run": dry_run}, queue=MAINTENANCE_QUEUE, add_to_parent=False
+        )
+
+    def handle(self, session_id: str, turn_id: str) -> TurnHandle:
+        """Make a handle of a turn that was enqueued before, perhaps by another process."""
+        return TurnHandle(self, session_id, create_turn_id(session_id, turn_id), accepted=False, ahead=0)
+
+    def status(self, session_id: str, turn_id: str) -> TurnStatus:
+        """Tell where a turn stands; see `TurnHandle.status`."""
+        result = self._results([turn_id]).get(turn_id)
+        if result is not None:
+            if result.error is not None and result.error.type == "TurnCancelledError":
+                return "cancelled"
+            return result.state
+        return self._mailbox.look(session_id, turn_id).state
+
+    def cancel(self, session_id: str, turn_id: str) -> Literal["dropped", "signalled", "unknown"]:
+        """Drop a waiting turn (its result becomes `TurnCancelledError`), or signal a running one to stop."""
+        outcome = self._mailbox.cancel(session_id, turn_id)
+        if outcome == "dropped":
+            error = TurnCancelledError("the turn was cancelled before it ran", turn_id=turn_id)
+            self._app.backend.store_result(turn_id, error, "FAILURE", request=None)
+        return outcome
+
+    def collect(
+        self, handles: Iterable[TurnHandle], *, timeout: float | None = 60.0
+    ) -> Iterator[tuple[TurnHandle, TurnResult]]:
+        """Yield each handle with its result as results come in; ends early when `timeout` seconds are over.
+
+        Asks for all of them together, so waiting for thousands costs no more connections than for one.
+        """
+        open_handles = {handle.turn_id: handle for handle in handles}
+        deadline = None if timeout is None else time.monotonic() + timeout
+        pause = 0.01
+        while open_handles:
+            found = self._results(list(open_handles))
+            for turn_id, result in found.items():
+                yield open_handles.pop(turn_id), result
+            left = float("inf") if deadline is None else deadline - time.monotonic()
+            if not open_handles or left <= 0:
+                return
+            pause = 0.01 if found else min(pause * 1.5, 0.1)
+            time.sleep(min(pause, left))
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._redis.close()
+        self._app.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _offer(self, session_id: str, turn_id: str, payload: Payload) -> TurnHandle:
+        text = encode_payload(self.settings, payload)
+        try:
+            offered = self._mailbox.offer(session_id, turn_id, text)
+        except MailboxUnavailableError as error:
+            error.turn_id = turn_id
+            raise
+        if offered.outcome == "full":
+            raise MailboxFullError(session_id, offered.ahead)
+        if offered.publish:
+            self._publish(session_id, turn_id)
+        return TurnHandle(self, session_id, turn_id, accepted=offered.outcome == "new", ahead=offered.ahead)
+
+    def _publish(self, session_id: str, turn_id: str) -> None:
+        from kombu.exceptions import OperationalError
+
+        try:
+            publish_turn(self._app, session_id, turn_id)
+        except OperationalError as error:
+            # The turn is in its mailbox and will run (a sweeper finds it), but the caller is not told yes
+            # on the strength of that: the repeated call finds the turn known and publishes again.
+            raise MailboxUnavailableError(
+                "the broker cannot be reached; nothing is half accepted: repeat the call with the same turn ID",
+                turn_id=turn_id,
+            ) from error
+
+    def _results(self, turn_ids: list[str]) -> dict[str, TurnResult]:
+        backend = self._app.backend
+        found: dict[str, TurnResult] = {}
+        for start in range(0, len(turn_ids), 500):
+            some = turn_ids[start : start + 500]
+            with redis_errors():
+                values = backend.mget([backend.get_key_for_task(turn_id) for turn_id in some])
+            for turn_id, value in zip(some, values, strict=True):
+                if value is not None:
+                    found[turn_id] = _result(turn_id, backend.decode_result(value))
+        return found
+
+
+def _celery(settings: Settings) -> Celery:
+    from celery import Celery
+
+    app = Celery("inturn-client", set_as_current=False)
+    app.conf.update(
+        broker_url=settings.broker,
+        result_backend=settings.results,
+        result_expires=settings.result_seconds,
+        result_backend_thread_safe=True,
+        broker_transport_options={"socket_timeout": 5, "socket_connect_timeout": 2, "max_connections": 64},
+        broker_connection_timeout=2,
+        task_publish_retry_policy={
+            "max_retries": 2,
+            "interval_start": 0.1,
+            "interval_step": 0.2,
+            "interval_max": 0.5,
+        },
+        task_ignore_result=False,
+    )
+    return app
+
+
+def _result(turn_id: str, meta: Mapping[str, Any]) -> TurnResult:
+    if meta["status"] == "SUCCESS":
+        return TurnResult.model_validate(meta["result"])
+    error = meta["result"]
+    return TurnResult(
+        kind="respond",
+        session_id="",
+        turn_id=turn_id,
+        state="failed",
+        response=Response(message="", session_id="", turn_id=turn_id, finish_reason="failed"),
+        error=TurnFault(type=type(error).__name__, message=str(error)),
+    )

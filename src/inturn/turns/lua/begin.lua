@@ -1,0 +1,53 @@
+-- begin: take a session's lease and hand out the head of its mailbox, in one round trip.
+--
+-- KEYS   1 active (zset)  2 queue (list)  3 payloads (hash)  4 session (hash)  5 done (zset)
+-- ARGV   1 session ID  2 turn ID of the message  3 its payload, or '' if it was offered before
+--        4 owner's token  5 lease ms  6 grace ms  7 most waiting turns
+-- reply  { 'ok', fence, head, payload, attempts, waiting }
+--        { 'busy' }   somebody holds the lease, or the session sleeps after a failure
+--        { 'done' }   nothing waits, and the turn is finished
+--        { 'empty' }  nothing waits, and the turn is unknown
+--        { 'full', waiting }  the turn came with a payload and was refused
+--
+-- Invariants: at most one live owner; the same token again is the same acquisition (nothing is counted
+-- twice); the fence grows with each owner, also when this hash has expired or was lost, because it is
+-- never below the clock. The head need not be the turn of the message: order decides.
+
+local now = redis.call('TIME')
+now = now[1] * 1000 + math.floor(now[2] / 1000)
+local session, turn, payload, token = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
+local lease, grace, most = tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7])
+
+local done = redis.call('ZSCORE', KEYS[5], turn)
+if payload ~= '' and not done and redis.call('HEXISTS', KEYS[3], turn) == 0 then
+  local waiting = redis.call('LLEN', KEYS[2])
+  if waiting >= most then
+    return { 'full', waiting }
+  end
+  redis.call('RPUSH', KEYS[2], turn)
+  redis.call('HSET', KEYS[3], turn, payload)
+  redis.call('ZADD', KEYS[1], 'NX', now + grace, session)
+end
+
+local head = redis.call('LINDEX', KEYS[2], 0)
+if not head then
+  return { done and 'done' or 'empty' }
+end
+
+local held = redis.call('HMGET', KEYS[4], 'owner', 'until', 'fence', 'sleep')
+local live = held[1] and tonumber(held[2] or 0) > now
+local fence = tonumber(held[3] or 0)
+local attempts
+if live and held[1] == token then
+  attempts = tonumber(redis.call('HGET', KEYS[4], 'att:' .. head) or 0)
+elseif live or tonumber(held[4] or 0) > now then
+  return { 'busy' }
+else
+  fence = math.max(fence + 1, now)
+  attempts = redis.call('HINCRBY', KEYS[4], 'att:' .. head, 1)
+  redis.call('HSET', KEYS[4], 'owner', token, 'until', now + lease, 'fence', string.format('%d', fence))
+  redis.call('HDEL', KEYS[4], 'sleep', 'wakes', 'stop')
+  redis.call('PERSIST', KEYS[4])
+  redis.call('ZADD', KEYS[1], now + lease, session)
+end
+return { 'ok', fence, head, redis.call('HGET', KEYS[3], head), attempts, redis.call('LLEN', KEYS[2]) }

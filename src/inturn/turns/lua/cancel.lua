@@ -1,0 +1,39 @@
+-- cancel: take a waiting turn out of the mailbox, or ask for a running one to stop.
+--
+-- KEYS   1 active (zset)  2 queue (list)  3 payloads (hash)  4 session (hash)  5 done (zset)
+-- ARGV   1 session ID  2 turn ID  3 how long to know the turn's ID, ms
+-- reply  'dropped'    it waited and never runs
+--        'signalled'  it runs; its owner sees the flag with the next renewal
+--        'unknown'    it is not in the mailbox
+--
+-- Invariant: a dropped turn counts as done, so a late delivery of the same event does not bring it back.
+
+local now = redis.call('TIME')
+now = now[1] * 1000 + math.floor(now[2] / 1000)
+local turn, keep = ARGV[2], tonumber(ARGV[3])
+
+local place = redis.call('LPOS', KEYS[2], turn)
+if not place then
+  return 'unknown'
+end
+if place == 0 then
+  local held = redis.call('HMGET', KEYS[4], 'owner', 'until')
+  if held[1] and tonumber(held[2] or 0) > now then
+    redis.call('HSET', KEYS[4], 'stop', turn)
+    return 'signalled'
+  end
+end
+redis.call('LREM', KEYS[2], 1, turn)
+redis.call('HDEL', KEYS[3], turn)
+redis.call('HDEL', KEYS[4], 'att:' .. turn)
+redis.call('ZADD', KEYS[5], now, turn)
+redis.call('PEXPIRE', KEYS[5], keep)
+if redis.call('LLEN', KEYS[2]) == 0 then
+  redis.call('ZREM', KEYS[1], ARGV[1])
+  redis.call('PEXPIRE', KEYS[4], 86400000)
+elseif place == 0 then
+  -- What slept was the dropped turn; the next one has no reason to wait.
+  redis.call('HDEL', KEYS[4], 'sleep')
+  redis.call('ZADD', KEYS[1], 'XX', now, ARGV[1])
+end
+return 'dropped'

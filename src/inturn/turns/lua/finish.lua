@@ -1,0 +1,64 @@
+-- finish: take a turn off the mailbox and decide what comes next, in one step.
+--
+-- KEYS   1 active (zset)  2 queue (list)  3 payloads (hash)  4 session (hash)  5 done (zset)
+-- ARGV   1 session ID  2 owner's token  3 turn ID  4 go on? (1 or 0)  5 lease ms  6 grace ms
+--        7 how long to know the turn's ID, ms  8 the most IDs to know
+-- reply  { 'next', head, payload, attempts, waiting }  the lease is kept
+--        { 'empty' }        nothing waits; the lease is released
+--        { 'yield', head }  the lease is released; publish the head's message
+--        { 'lost' }         somebody else drives the session; nothing was changed
+--
+-- Invariants: only the owner drops the head; "nothing waits" and "released" are one step, so a turn offered
+-- in between is never stranded; a replay (a lost answer, asked again) answers the same.
+
+local now = redis.call('TIME')
+now = now[1] * 1000 + math.floor(now[2] / 1000)
+local session, token, turn = ARGV[1], ARGV[2], ARGV[3]
+local this = token .. '|' .. turn
+
+local held = redis.call('HMGET', KEYS[4], 'owner', 'last', 'reply')
+if held[1] ~= token then
+  if held[2] ~= this then
+    return { 'lost' }
+  end
+  local head = redis.call('LINDEX', KEYS[2], 0)
+  return (held[3] == 'yield' and head) and { 'yield', head } or { 'empty' }
+end
+
+local head = redis.call('LINDEX', KEYS[2], 0)
+local replay = head ~= turn
+if not replay then
+  local keep = tonumber(ARGV[7])
+  redis.call('LPOP', KEYS[2])
+  redis.call('HDEL', KEYS[3], turn)
+  redis.call('HDEL', KEYS[4], 'att:' .. turn, 'stop')
+  redis.call('ZADD', KEYS[5], now, turn)
+  redis.call('ZREMRANGEBYSCORE', KEYS[5], '-inf', now - keep)
+  redis.call('ZREMRANGEBYRANK', KEYS[5], 0, -1 - tonumber(ARGV[8]))
+  redis.call('PEXPIRE', KEYS[5], keep)
+  head = redis.call('LINDEX', KEYS[2], 0)
+end
+
+if head and ARGV[4] == '1' then
+  local till = now + tonumber(ARGV[5])
+  redis.call('HSET', KEYS[4], 'until', till)
+  redis.call('ZADD', KEYS[1], till, session)
+  local attempts
+  if replay then
+    attempts = tonumber(redis.call('HGET', KEYS[4], 'att:' .. head) or 0)
+  else
+    attempts = redis.call('HINCRBY', KEYS[4], 'att:' .. head, 1)
+  end
+  return { 'next', head, redis.call('HGET', KEYS[3], head), attempts, redis.call('LLEN', KEYS[2]) }
+end
+
+redis.call('HDEL', KEYS[4], 'owner', 'until')
+redis.call('HSET', KEYS[4], 'last', this, 'reply', head and 'yield' or 'empty')
+if head then
+  redis.call('ZADD', KEYS[1], now + tonumber(ARGV[6]), session)
+  return { 'yield', head }
+end
+redis.call('ZREM', KEYS[1], session)
+-- Idle: only the fence and the last reply are left in the hash. A day is far beyond any replay.
+redis.call('PEXPIRE', KEYS[4], 86400000)
+return { 'empty' }

@@ -1,0 +1,240 @@
+"""Mailbox: the waiting turns of every session, and the leases, as typed calls of the Lua scripts.
+
+Each method is one script and one round trip (`renew_all` and `sweep` are one pipeline); the contract of a
+script stands at the head of its file in `lua/`. Every call may be repeated: redis-py itself repeats a call
+whose answer was lost.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar
+
+from inturn.settings import Settings
+from inturn.turns.connection import redis_errors
+from inturn.turns.keys import Keys
+from inturn.turns.lease import Lease
+
+if TYPE_CHECKING:
+    from redis import Redis
+
+T = TypeVar("T")
+
+MOST_DONE = 1000
+"""IDs of finished turns that a session's mailbox knows."""
+LONGEST_WAIT_MS = 600_000
+"""The longest time between two wake-ups of a session that nobody begins."""
+
+
+class Offered(NamedTuple):
+    """What became of an offer.
+
+    `ahead` counts the turns before this one (`full`: all that wait). `publish`: the session needs a message.
+    """
+
+    outcome: Literal["new", "known", "done", "full"]
+    ahead: int
+    publish: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """The turn at the head of a mailbox, handed out to the owner of its lease.
+
+    `attempts` counts how often it was handed out, this time included; `waiting` counts the turns in the
+    mailbox, this one included.
+    """
+
+    turn_id: str
+    payload: str
+    attempts: int
+    waiting: int
+
+
+class Begun(NamedTuple):
+    """`ok` with a lease and the head, or why there is none."""
+
+    outcome: Literal["ok", "busy", "done", "empty", "full"]
+    lease: Lease | None = None
+    head: Head | None = None
+    waiting: int = 0
+
+
+class Finished(NamedTuple):
+    """`next` with the next head; `yield` with the ID of the turn to publish; `empty` or `lost`."""
+
+    outcome: Literal["next", "empty", "yield", "lost"]
+    head: Head | None = None
+    publish: str | None = None
+
+
+class Kicked(NamedTuple):
+    """What a sweep may wake: the turn to publish, and whether an owner's lease had lapsed."""
+
+    session_id: str
+    turn_id: str
+    crashed: bool
+
+
+class TurnView(NamedTuple):
+    """Where a turn stands, as far as the mailbox knows."""
+
+    state: Literal["running", "waiting", "done", "unknown"]
+    ahead: int
+
+
+class Mailbox:
+    """All mailboxes and leases on one Redis (or Valkey) server or cluster.
+
+    Raises `MailboxUnavailableError` where Redis cannot be reached, `MailboxError` where it refuses.
+    """
+
+    def __init__(self, redis: Redis, settings: Settings) -> None:
+        self._redis = redis
+        self._keys = Keys(settings.key_prefix)
+        self._scripts = {name: _Script(name) for name in _NAMES}
+        self._lease_ms = _ms(settings.lease_seconds)
+        self._grace_ms = _ms(settings.grace_seconds)
+        self._done_ms = _ms(settings.done_seconds)
+        self._most = settings.max_waiting
+
+    def offer(self, session_id: str, turn_id: str, payload: str) -> Offered:
+        """Append a turn unless its ID is known."""
+        outcome, ahead, publish = self._run("offer", session_id, turn_id, payload, self._grace_ms, self._most)
+        return Offered(outcome, ahead, bool(publish))
+
+    def begin(self, session_id: str, turn_id: str, token: str, *, payload: str = "") -> Begun:
+        """Take the session's lease and its head; a `payload` appends the turn first if it is unknown."""
+        reply = self._run(
+            "begin", session_id, turn_id, payload, token, self._lease_ms, self._grace_ms, self._most
+        )
+        if reply[0] == "ok":
+            _, fence, head, text, attempts, waiting = reply
+            return Begun("ok", Lease(session_id, token, fence), Head(head, text, attempts, waiting), waiting)
+        return Begun(reply[0], waiting=reply[1] if reply[0] == "full" else 0)
+
+    def finish(self, lease: Lease, turn_id: str, *, go_on: bool) -> Finished:
+        """Take the turn off the mailbox; then, in the same step, hand out the next, release or yield."""
+        reply = self._run(
+            "finish",
+            lease.session_id,
+            lease.token,
+            turn_id,
+            int(go_on),
+            self._lease_ms,
+            self._grace_ms,
+            self._done_ms,
+            MOST_DONE,
+        )
+        if reply[0] == "next":
+            _, head, text, attempts, waiting = reply
+            return Finished("next", head=Head(head, text, attempts, waiting))
+        return Finished(reply[0], publish=reply[1] if reply[0] == "yield" else None)
+
+    def release(self, lease: Lease, *, delay: float, counts: bool = True) -> bool:
+        """Give the lease back and let the session sleep for `delay` seconds; False: the lease was lost.
+
+        `counts=False` takes this attempt back, for failures that say nothing about the turn.
+        """
+        reply = self._run("release", lease.session_id, lease.token, _ms(delay), int(counts))
+        return bool(reply == "released")
+
+    def renew_all(self, leases: Sequence[Lease]) -> None:
+        """Make all these leases last longer; marks those that are lost, and the turns to stop."""
+        if not leases:
+            return
+        calls = [
+            (
+                "renew",
+                self._keys.of_session(lease.session_id),
+                (lease.session_id, lease.token, self._lease_ms),
+            )
+            for lease in leases
+        ]
+        for lease, (kept, stop) in zip(leases, self._pipeline(calls), strict=True):
+            lease.lost = lease.lost or not kept
+            lease.stop = stop or None
+
+    def sweep(self, *, limit: int = 100) -> Iterator[Kicked]:
+        """Claim the overdue sessions, `limit` of each bucket at a time, until none is left.
+
+        What is yielded has been claimed by this call alone and wants its message published.
+        """
+        buckets: list[str] = self._keys.indexes
+        while buckets:
+            found = list(self._pipeline([("due", [index], (limit,)) for index in buckets]))
+            sessions = [session for due in found for session in due]
+            args = (self._grace_ms, LONGEST_WAIT_MS)
+            kicks = [("kick", self._keys.of_session(session), (session, *args)) for session in sessions]
+            for session, reply in zip(sessions, self._pipeline(kicks), strict=True):
+                if reply[0] == "wake":
+                    yield Kicked(session, reply[1], bool(reply[2]))
+            buckets = [index for index, due in zip(buckets, found, strict=True) if len(due) == limit]
+
+    def cancel(self, session_id: str, turn_id: str) -> Literal["dropped", "signalled", "unknown"]:
+        """Drop a waiting turn, or signal a running one to stop."""
+        reply: Literal["dropped", "signalled", "unknown"] = self._run(
+            "cancel", session_id, turn_id, self._done_ms
+        )
+        return reply
+
+    def look(self, session_id: str, turn_id: str) -> TurnView:
+        """Tell where a turn stands."""
+        return TurnView(*self._run_keys("look", self._keys.of_session(session_id), turn_id))
+
+    def waiting(self, session_ids: Iterable[str]) -> set[str]:
+        """Which of these sessions have a turn that waits or runs."""
+        ids = list(session_ids)
+        with redis_errors(), self._redis.pipeline(transaction=False) as pipe:
+            for session_id in ids:
+                pipe.zscore(self._keys.of_session(session_id)[0], session_id)
+            scores = pipe.execute()
+        return {session_id for session_id, score in zip(ids, scores, strict=True) if score is not None}
+
+    def _run(self, name: str, session_id: str, *args: str | int) -> Any:
+        return self._run_keys(name, self._keys.of_session(session_id), session_id, *args)
+
+    def _run_keys(self, name: str, keys: list[str], *args: str | int) -> Any:
+        script = self._scripts[name]
+        with redis_errors():
+            return self._loaded([script], lambda: self._redis.evalsha(script.sha, len(keys), *keys, *args))
+
+    def _pipeline(self, calls: Sequence[tuple[str, list[str], tuple[str | int, ...]]]) -> list[Any]:
+        if not calls:
+            return []
+
+        def execute() -> list[Any]:
+            with self._redis.pipeline(transaction=False) as pipe:
+                for name, keys, args in calls:
+                    pipe.evalsha(self._scripts[name].sha, len(keys), *keys, *args)
+                return list(pipe.execute())
+
+        with redis_errors():
+            return self._loaded([self._scripts[name] for name in {name for name, *_ in calls}], execute)
+
+    def _loaded(self, scripts: Sequence[_Script], call: Callable[[], T]) -> T:
+        from redis.exceptions import NoScriptError
+
+        try:
+            return call()
+        except NoScriptError:
+            # A server that has just (re)started. In a pipeline nothing has run: all calls are of one name.
+            for script in scripts:
+                self._redis.script_load(script.text)
+            return call()
+
+
+class _Script:
+    def __init__(self, name: str) -> None:
+        self.text = (files("inturn.turns") / "lua" / f"{name}.lua").read_text()
+        self.sha = hashlib.sha1(self.text.encode(), usedforsecurity=False).hexdigest()
+
+
+_NAMES = ("offer", "begin", "renew", "finish", "release", "due", "kick", "cancel", "look")
+
+
+def _ms(seconds: float) -> int:
+    return max(1, round(seconds * 1000))

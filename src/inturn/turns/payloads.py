@@ -1,0 +1,102 @@
+"""Payloads from the outside: checked against the limits, so that a bad turn is refused before it waits."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from pydantic import ValidationError
+
+from inturn.contract import Payload, RespondPayload, SaveSessionPayload
+from inturn.errors import InvalidInputError
+from inturn.ids import check_id
+from inturn.session.state import HistoryItem, Status
+from inturn.settings import Settings
+from inturn.values import to_json, to_text
+
+
+def respond_payload(
+    settings: Settings,
+    session_id: str,
+    message: str,
+    *,
+    user_id: str | None = None,
+    channel: str | None = None,
+    metadata: Mapping[str, Any] | None = None,
+) -> RespondPayload:
+    """Make the payload of a user's message, or raise `InvalidInputError` that says what is wrong."""
+    return RespondPayload(
+        session_id=check_id(session_id),
+        user_id=None if user_id is None else check_id(user_id, "user ID"),
+        message=_checked_message(message, settings.max_message_chars),
+        channel=None if channel is None else check_id(channel, "channel"),
+        metadata=_plain(metadata, "metadata") or {},
+    )
+
+
+def save_session_payload(
+    settings: Settings,
+    session_id: str,
+    *,
+    data: Mapping[str, Any] | None = None,
+    status: Status | None = None,
+    metadata: Mapping[str, Any] | None = None,
+    messages: Sequence[HistoryItem | Mapping[str, Any]] | None = None,
+    user_id: str | None = None,
+) -> SaveSessionPayload:
+    """Make the payload of a change from outside, or raise `InvalidInputError` that says what is wrong."""
+    if status not in (None, "active", "completed", "abandoned"):
+        raise InvalidInputError(f"no such status: {status!r}; use active, completed or abandoned")
+    items = None if messages is None else [_history_item(item) for item in messages]
+    for item in items or ():
+        _checked_message(item.content, settings.max_message_chars)
+    return SaveSessionPayload(
+        session_id=check_id(session_id),
+        user_id=None if user_id is None else check_id(user_id, "user ID"),
+        data=_plain(data, "data"),
+        status=status,
+        metadata=_plain(metadata, "metadata"),
+        messages=items,
+    )
+
+
+def encode_payload(settings: Settings, payload: Payload) -> str:
+    """Encode a payload for the mailbox; raises `InvalidInputError` if it is too large."""
+    text = payload.model_dump_json(exclude_none=True)
+    size = len(text.encode())
+    if size > settings.max_payload_bytes:
+        raise InvalidInputError(
+            f"a turn's payload may have {settings.max_payload_bytes} bytes "
+            f"(INTURN_MAX_PAYLOAD_BYTES), this one has {size}"
+        )
+    return text
+
+
+def _checked_message(message: object, most: int) -> str:
+    if not isinstance(message, str):
+        raise InvalidInputError(f"a message must be a string, not {type(message).__name__}")
+    if not message.strip():
+        raise InvalidInputError("a message must not be empty")
+    if len(message) > most:
+        raise InvalidInputError(
+            f"a message may have {most} characters (INTURN_MAX_MESSAGE_CHARS), this one has {len(message)}"
+        )
+    return to_text(message, "message")
+
+
+def _history_item(item: HistoryItem | Mapping[str, Any]) -> HistoryItem:
+    try:
+        return HistoryItem.model_validate(item)
+    except ValidationError as error:
+        fields = ", ".join(".".join(map(str, line["loc"])) for line in error.errors())
+        raise InvalidInputError(f"a message needs `role` and `content`; wrong: {fields}") from None
+
+
+def _plain(value: Mapping[str, Any] | None, field: str) -> dict[str, Any] | None:
+    if value is None:
+        return None
+    if not isinstance(value, Mapping):
+        raise InvalidInputError(f"{field} must be a mapping, not {type(value).__name__}")
+    plain: dict[str, Any] = json.loads(to_json(dict(value), field))
+    return plain

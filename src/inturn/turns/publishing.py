@@ -1,0 +1,29 @@
+"""Publishing the message that makes a worker look at a session."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from inturn.contract import PRIORITY_NORMAL, PRIORITY_RECOVERY, RESPOND, TURNS_QUEUE
+
+if TYPE_CHECKING:
+    from celery import Celery
+
+
+def publish_turn(app: Celery, session_id: str, turn_id: str, *, urgent: bool = False) -> None:
+    """Send the task `respond` for the session, with the turn's ID as the task's.
+
+    The message names the session only; what the turn says stays in the mailbox, so neither broker nor logs
+    nor Flower see it. Raises kombu's `OperationalError` if the broker cannot be reached.
+    """
+    app.send_task(
+        RESPOND,
+        kwargs={"session_id": session_id},
+        task_id=turn_id,
+        queue=TURNS_QUEUE,
+        priority=PRIORITY_RECOVERY if urgent else PRIORITY_NORMAL,
+        # The result is stored by whoever drives the session, under the turn's ID; whoever waits for it
+        # subscribes when asking. And a wake-up is no child of the task that happens to publish it.
+        ignore_result=True,
+        add_to_parent=False,
+    )

@@ -1,0 +1,64 @@
+"""Sweeper: one thread per worker process that wakes the sessions somebody should have acted on."""
+
+from __future__ import annotations
+
+import random
+import threading
+from collections.abc import Callable
+
+import structlog
+
+from inturn.turns.mailbox import Kicked, Mailbox
+
+log = structlog.get_logger(__name__)
+
+
+Wake = Callable[[Kicked], None]
+"""Publishes the message of a session's head turn, urgently after a crash."""
+
+
+class Sweeper:
+    """Finds sessions whose owner died (at once, urgently) and whose message was lost (after the grace time).
+
+    It runs in every worker process rather than in beat, because it is what makes a lossy broker safe, and
+    must not have a single point of failure. Sweeping costs two pipelines, however many sessions wait.
+    """
+
+    def __init__(self, mailbox: Mailbox, wake: Wake, every: float) -> None:
+        self._mailbox = mailbox
+        self._wake = wake
+        self._every = every
+        self._stopped = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def start(self) -> None:
+        """Start sweeping; ends with the process."""
+        self._thread = threading.Thread(target=self._run, name="inturn-sweeper", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Stop sweeping."""
+        self._stopped.set()
+        if self._thread is not None:
+            self._thread.join(timeout=5)
+
+    def sweep(self) -> int:
+        """Sweep once; returns how many sessions were woken.
+
+        A wake-up that cannot be published is not lost: the session becomes due again.
+        """
+        woken = 0
+        for kicked in self._mailbox.sweep():
+            self._wake(kicked)
+            log.info("session woken", **kicked._asdict())
+            woken += 1
+        return woken
+
+    def _run(self) -> None:
+        # Jitter spreads the processes of a fleet over the second.
+        while not self._stopped.wait(self._every * random.uniform(0.8, 1.2)):
+            try:
+                self.sweep()
+            except Exception as error:
+                # Whatever it is (Redis away, broker away), the next sweep tries again.
+                log.warning("sweep failed", error=f"{type(error).__name__}: {error}")

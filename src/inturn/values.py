@@ -1,0 +1,53 @@
+"""Values that every store can keep: text and JSON as they are let in."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from pydantic import TypeAdapter
+
+from inturn.errors import InvalidInputError
+
+_JSONABLE: TypeAdapter[Any] = TypeAdapter(Any)
+
+
+def to_json(value: Any, field: str) -> str:
+    """Encode a JSON value; dates and pydantic models inside become what pydantic makes of them."""
+    try:
+        text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=_plain)
+        text.encode()
+    except UnicodeEncodeError:
+        raise InvalidInputError(f"{field} contains a lone surrogate, which no store can keep") from None
+    except (TypeError, ValueError, RecursionError) as error:
+        raise InvalidInputError(f"{field} is not JSON: {type(error).__name__}: {error}") from None
+    if "\\u0000" in text and _has_nul(json.loads(text)):
+        raise InvalidInputError(f"{field} contains a NUL character, which no store can keep")
+    return text
+
+
+def to_text(value: str, field: str) -> str:
+    """Return `value` if every backend can keep it."""
+    if "\x00" in value:
+        raise InvalidInputError(f"{field} contains a NUL character at {value.index(chr(0))}; remove it")
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        raise InvalidInputError(
+            f"{field} contains a lone surrogate at {error.start}, which no store can keep; replace it"
+        ) from None
+    return value
+
+
+def _plain(value: Any) -> Any:
+    return _JSONABLE.dump_python(value, mode="json")
+
+
+def _has_nul(value: Any) -> bool:
+    if isinstance(value, str):
+        return "\x00" in value
+    if isinstance(value, dict):
+        return any(_has_nul(key) or _has_nul(item) for key, item in value.items())
+    if isinstance(value, list):
+        return any(map(_has_nul, value))
+    return False
