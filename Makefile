@@ -1,0 +1,41 @@
+# What people and CI call. Each command sets up all it needs in .venv and .cache; only Python >= 3.11 is needed.
+.DEFAULT_GOAL := help
+.PHONY: help demo test dev check format setup clean
+
+bin := .venv/bin
+ARGS ?=
+
+# These would otherwise look for newer versions, or write below the home directory.
+export PYRIGHT_PYTHON_CACHE_DIR := $(CURDIR)/.cache
+export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
+
+help: ## this list
+	@sed -n 's/^\([a-z]*\):.*## /make \1	/p' $(MAKEFILE_LIST) | expand -t 14
+
+demo: setup ## conversations through two workers, one of them killed half way, and the proof that nothing was lost
+	@$(bin)/inturn demo $(ARGS)
+
+test: setup ## all tests; ARGS="-k words" chooses some
+	@$(bin)/pytest $(ARGS)
+
+dev: setup ## everything in one terminal: Valkey, SQLite, worker, beat and web; Ctrl-C stops it
+	@$(bin)/inturn dev $(ARGS)
+
+check: setup ## format, lint, types, import rules, lock file
+	$(bin)/ruff format --check .
+	$(bin)/ruff check .
+	$(bin)/mypy
+	$(bin)/pyright
+	$(bin)/lint-imports
+	sh scripts/uv lock --check
+
+format: setup ## put the code into shape
+	$(bin)/ruff format .
+	$(bin)/ruff check --fix .
+
+setup: ## the virtual environment alone; PYTHON=... chooses the interpreter
+	@sh scripts/setup
+
+clean: ## remove the virtual environment and all caches (not the data of `make dev`)
+	rm -rf .venv .cache .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis build dist
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
