@@ -138,6 +138,11 @@ class Client:
         )
         return self._offer(session_id, create_turn_id(session_id, turn_id), payload)
 
+    def ping(self) -> None:
+        """Return if Redis answers, else raise `MailboxUnavailableError`."""
+        with redis_errors():
+            self._redis.ping()
+
     def cleanup_sessions(self, *, dry_run: bool = False) -> AsyncResult[Any]:
         """Ask for retention now; the task's result is its report, with counts by status."""
         return self._app.send_task(
@@ -220,12 +225,12 @@ class Client:
             # The turn is in its mailbox and will run (a sweeper finds it), but the caller is not told yes
             # on the strength of that: the repeated call finds the turn known and publishes again.
             raise MailboxUnavailableError(
-                "the broker cannot be reached; nothing is half accepted: repeat the call with the same turn ID",
+                "the broker cannot be reached; repeat the call with the same turn ID",
                 turn_id=turn_id,
             ) from error
 
     def _results(self, turn_ids: list[str]) -> dict[str, TurnResult]:
-        backend = self._app.backend
+        backend: Any = self._app.backend
         found: dict[str, TurnResult] = {}
         for start in range(0, len(turn_ids), 500):
             some = turn_ids[start : start + 500]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 import time
 import unicodedata
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 from inturn.errors import InvalidInputError
 
@@ -59,10 +59,22 @@ def create_turn_id(session_id: str, key: str | None = None) -> str:
     scope = quote(session_id, safe="") + ":"
     if key is None:
         return scope + secrets.token_hex(16)
-    if key.startswith(scope):
+    if isinstance(key, str) and key.startswith(scope):
         check_id(key[len(scope) :], "turn ID")
         return key
     return scope + check_id(key, "turn ID")
+
+
+def session_of_turn(turn_id: str) -> str:
+    """The session that a turn ID made by `create_turn_id` is scoped to.
+
+    Raises `InvalidInputError` for any other, such as the bare UUID of a raw `send_task`.
+    """
+    scope, colon, key = turn_id.partition(":")
+    session_id = unquote(scope, errors="replace")
+    if not colon or not key or quote(session_id, safe="") != scope:
+        raise InvalidInputError("this turn ID names no session; ask with the session's ID beside it")
+    return check_id(session_id)
 
 
 def _time_ordered() -> str:

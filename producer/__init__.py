@@ -1,0 +1,1 @@
+"""The web side: `uvicorn producer.web:app`."""

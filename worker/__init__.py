@@ -1,0 +1,1 @@
+"""The Celery side: `celery -A worker worker`, `celery -A worker beat`, `celery -A worker flower`."""

@@ -1,0 +1,51 @@
+"""Celery's signals: where a process's runtime begins and ends, for each kind of pool."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import structlog
+from celery import signals
+
+from .celery import settings
+from .config import GEVENT_PREFETCH
+from .runtime import close_runtime, current_runtime, stopping
+from .telemetry import configure_logging
+
+log = structlog.get_logger(__name__)
+
+
+@signals.setup_logging.connect
+def _configure_logging(**_: Any) -> None:
+    configure_logging(settings)
+
+
+@signals.celeryd_init.connect
+def _prefetch_for_pool(conf: Any = None, options: dict[str, Any] | None = None, **_: Any) -> None:
+    if str((options or {}).get("pool", "")) in ("gevent", "eventlet"):
+        conf.worker_prefetch_multiplier = GEVENT_PREFETCH
+
+
+@signals.worker_process_init.connect
+def _start_in_pool_process(**_: Any) -> None:
+    # prefork (after the fork: a parent's threads and connections do not survive one) and solo.
+    current_runtime()
+
+
+@signals.worker_ready.connect
+def _start_in_main_process(sender: Any = None, **_: Any) -> None:
+    # Threads and gevent work in this process; a prefork parent must hold nothing and renew nothing.
+    if type(sender.pool).__module__ != "celery.concurrency.prefork":
+        current_runtime()
+    log.info("worker ready", pool=type(sender.pool).__module__.rpartition(".")[2])
+
+
+@signals.worker_shutting_down.connect
+def _hand_over(**_: Any) -> None:
+    stopping.set()
+
+
+@signals.worker_process_shutdown.connect
+@signals.worker_shutdown.connect
+def _close(**_: Any) -> None:
+    close_runtime()

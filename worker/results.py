@@ -1,0 +1,56 @@
+"""Results: what a turn ended with, stored under the turn's ID and told to whoever monitors."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from celery import Celery
+from celery.app.task import Context
+from celery.worker import state
+
+from inturn.contract import RESPOND, SAVE_SESSION, TurnResult
+from inturn.errors import InturnError, TurnFailedError
+
+
+class Results:
+    """Stores results in Celery's result backend, so that `AsyncResult(turn_id)` works for every turn.
+
+    That a turn had no message of its own (it waited behind another) makes no difference.
+    """
+
+    def __init__(self, app: Celery) -> None:
+        self._app = app
+        self._backend: Any = app.backend
+
+    def store(self, result: TurnResult, *, own: bool, runtime: float) -> None:
+        """Store the end of a turn; `own`: the running Celery task has its ID, so Celery tells of its end."""
+        error = None
+        if result.error is not None:
+            error = TurnFailedError(f"{result.error.type}: {result.error.message}")
+        self._store(result.turn_id, error or result.model_dump(mode="json"))
+        if not own or error is not None:
+            self._tell(result, error, runtime)
+
+    def refuse(self, turn_id: str, error: InturnError) -> None:
+        """Store that a turn was refused before it reached its mailbox."""
+        self._store(turn_id, error)
+
+    def _store(self, turn_id: str, value: Any) -> None:
+        status = "FAILURE" if isinstance(value, Exception) else "SUCCESS"
+        # A context of its own: Celery would note the running task's children as this turn's.
+        self._backend.store_result(turn_id, value, status, request=Context(id=turn_id, children=[]))
+
+    def _tell(self, result: TurnResult, error: Exception | None, runtime: float) -> None:
+        # Celery tells of tasks, and this turn is none; without these events Flower would show it as
+        # waiting for ever. The consumer's own dispatcher knows whether anybody listens.
+        dispatcher = getattr(getattr(state, "consumer", None), "event_dispatcher", None)
+        if dispatcher is None or not dispatcher.enabled:
+            return
+        name = SAVE_SESSION if result.kind == "save_session" else RESPOND
+        common = {"uuid": result.turn_id, "name": name}
+        dispatcher.send("task-received", args="()", kwargs=repr({"session_id": result.session_id}), **common)
+        dispatcher.send("task-started", **common)
+        if error is None:
+            dispatcher.send("task-succeeded", result="None", runtime=runtime, **common)
+        else:
+            dispatcher.send("task-failed", exception=repr(error), traceback="", **common)

@@ -1,0 +1,94 @@
+"""Runtime: what one worker process holds: connections, the heartbeat, the sweeper, the agent."""
+
+from __future__ import annotations
+
+import mmap
+import os
+import threading
+
+from celery import Celery
+from inturn.agent.loading import load_agent
+
+from inturn.persistence import PersistenceManager, open_adapter
+from inturn.settings import Settings
+from inturn.turns import Heartbeat, Kicked, Mailbox, Sweeper
+from inturn.turns.connection import connect
+from inturn.turns.publishing import publish_turn
+
+from .results import Results
+
+
+class Runtime:
+    """Everything a process opens, opened in that process: nothing here may cross a fork."""
+
+    def __init__(self, app: Celery, settings: Settings) -> None:
+        self.app = app
+        self.settings = settings
+        self.redis = connect(settings)
+        self.mailbox = Mailbox(self.redis, settings)
+        self.heartbeat = Heartbeat(self.mailbox, settings.renew_seconds)
+        self.sweeper = Sweeper(self.mailbox, self.wake, settings.sweep_seconds)
+        self.results = Results(app)
+        self.adapter = open_adapter(settings.database_url.get_secret_value())
+        self.persistence = PersistenceManager(self.adapter, history_window=settings.history_window)
+        self.agent = load_agent(settings.agent)
+
+    def start(self) -> None:
+        """Check the store, then start the threads."""
+        self.adapter.initialize()
+        self.heartbeat.start()
+        self.sweeper.start()
+
+    def close(self) -> None:
+        """Stop the threads and give the connections back."""
+        self.sweeper.stop()
+        self.heartbeat.stop()
+        self.adapter.close()
+        self.redis.close()
+
+    def wake(self, kicked: Kicked) -> None:
+        """Publish the message of a session that a sweep has claimed."""
+        publish_turn(self.app, kicked.session_id, kicked.turn_id, urgent=kicked.crashed)
+
+
+class _Stopping:
+    """A flag that the main process raises and that pool processes, forked before, can see."""
+
+    def __init__(self) -> None:
+        self._shared = mmap.mmap(-1, 1)
+
+    def set(self) -> None:
+        self._shared[0] = 1
+
+    def __bool__(self) -> bool:
+        return self._shared[0] == 1
+
+
+stopping = _Stopping()
+"""True once this worker was asked to shut down: finish the turn in hand, hand over the rest."""
+
+_lock = threading.Lock()
+_runtime: Runtime | None = None
+_pid: int | None = None
+
+
+def current_runtime() -> Runtime:
+    """This process's runtime; made, and its threads started, with the first call."""
+    global _runtime, _pid
+    if _runtime is None or _pid != os.getpid():
+        with _lock:
+            if _runtime is None or _pid != os.getpid():
+                from .celery import app, settings
+
+                runtime = Runtime(app, settings)
+                runtime.start()
+                _runtime, _pid = runtime, os.getpid()
+    return _runtime
+
+
+def close_runtime() -> None:
+    """Close this process's runtime, if it has one."""
+    global _runtime
+    if _runtime is not None and _pid == os.getpid():
+        _runtime.close()
+        _runtime = None

@@ -1,0 +1,118 @@
+"""The tasks, by exact name; what they do stands in `drive` and `retention`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import structlog
+from celery import Task
+from celery.exceptions import Ignore, Reject
+
+from inturn.contract import CLEANUP_SESSIONS, RESPOND, SAVE_SESSION, WAKE_SESSIONS, Payload
+from inturn.errors import InvalidInputError, MailboxError, MailboxFullError
+from inturn.turns.payloads import encode_payload, respond_payload, save_session_payload
+
+from .celery import app
+from .drive import drive
+from .retention import clean_up
+from .runtime import Runtime, current_runtime
+
+log = structlog.get_logger(__name__)
+
+_OF_A_TURN: dict[str, Any] = {
+    "bind": True,
+    # Whoever drives the session stores the result, under the turn's own ID.
+    "ignore_result": True,
+    "Request": f"{__package__}.request:Request",
+    "resultrepr_maxsize": 0,
+}
+
+
+@app.task(name=RESPOND, **_OF_A_TURN)
+def respond(
+    self: Task[Any, Any],
+    session_id: str,
+    message: str | None = None,
+    user_id: str | None = None,
+    channel: str | None = None,
+    metadata: Mapping[str, Any] | None = None,
+) -> None:
+    """Run the waiting turns of a session.
+
+    A message of this library names the session only. A bare `send_task("respond", kwargs={"session_id":
+    ..., "message": ...})` brings its turn along, and the task's ID becomes the turn's.
+    """
+    _drive(
+        self,
+        session_id,
+        None
+        if message is None
+        else lambda runtime: respond_payload(
+            runtime.settings, session_id, message, user_id=user_id, channel=channel, metadata=metadata
+        ),
+    )
+
+
+@app.task(name=SAVE_SESSION, **_OF_A_TURN)
+def save_session(
+    self: Task[Any, Any],
+    session_id: str,
+    data: Mapping[str, Any] | None = None,
+    status: Any = None,
+    metadata: Mapping[str, Any] | None = None,
+    messages: Sequence[Mapping[str, Any]] | None = None,
+    user_id: str | None = None,
+) -> None:
+    """Change a session from outside, in order with its turns."""
+    _drive(
+        self,
+        session_id,
+        lambda runtime: save_session_payload(
+            runtime.settings,
+            session_id,
+            data=data,
+            status=status,
+            metadata=metadata,
+            messages=messages,
+            user_id=user_id,
+        ),
+    )
+
+
+@app.task(name=CLEANUP_SESSIONS)
+def cleanup_sessions(dry_run: bool = False) -> dict[str, Any]:
+    """Apply the retention policy; returns the report. Safe to run twice and beside turns."""
+    return clean_up(current_runtime(), dry_run=dry_run).model_dump(mode="json")
+
+
+@app.task(name=WAKE_SESSIONS)
+def wake_sessions() -> int:
+    """Sweep once; returns how many sessions were woken."""
+    return current_runtime().sweeper.sweep()
+
+
+def _drive(task: Task[Any, Any], session_id: str, make: Callable[[Runtime], Payload] | None) -> None:
+    turn_id = str(task.request.id)
+    runtime = current_runtime()
+    try:
+        payload = "" if make is None else encode_payload(runtime.settings, make(runtime))
+    except InvalidInputError as error:
+        runtime.results.refuse(turn_id, error)
+        log.warning("turn refused", turn_id=turn_id, error=str(error))
+        raise Ignore from None
+    try:
+        driven = drive(runtime, session_id, turn_id, payload)
+    except MailboxError:
+        # The lease lapses and the turns are found by a sweeper. But a turn that came with its message is
+        # perhaps nowhere else yet: the message must come again.
+        log.warning("drive ended: Redis is away", session_id=session_id, turn_id=turn_id, exc_info=True)
+        if make is None:
+            raise Ignore from None
+        raise Reject("Redis is away", requeue=True) from None
+    if driven.outcome == "full":
+        runtime.results.refuse(turn_id, MailboxFullError(session_id, runtime.settings.max_waiting))
+        raise Ignore
+    if not driven.succeeded(turn_id):
+        # Celery would tell Flower that the task has succeeded, while the turn waits, or has failed.
+        raise Ignore
