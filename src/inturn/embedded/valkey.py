@@ -63,6 +63,15 @@ class EmbeddedValkey:
         return f"redis://127.0.0.1:{self.port}/0"
 
     @property
+    def command(self) -> list[str]:
+        """The command line that runs it, to be called in `data_dir`.
+
+        Raises `ConfigurationError` where there is no server to run.
+        """
+        settings = ([f"--{name}", value] for name, value in self._config.items())
+        return [str(_find_server()), *(word for setting in settings for word in setting)]
+
+    @property
     def pid(self) -> int:
         """The process ID of the running server; `RuntimeError` where none runs."""
         if self._process is None:
@@ -78,9 +87,7 @@ class EmbeddedValkey:
             raise RuntimeError("start the embedded Valkey from the main thread: it would end with this one")
         if self._process is not None:
             raise RuntimeError("the embedded Valkey is started already")
-        command = [str(_find_server())]
-        for name, value in self._config.items():
-            command += [f"--{name}", value]
+        command = self.command
         self.data_dir.mkdir(parents=True, exist_ok=True)
         with self.log_file.open("ab") as log:
             self._claim(log)

@@ -1,0 +1,100 @@
+"""A broker of its own for each test, and as many worker processes as it starts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from celery import Celery
+from pytest_celery import CeleryTestWorker, RedisTestBackend, RedisTestBroker
+
+from tests.nodes import InturnWorker, LocalRedis, ProcessContainer, redis_container, worker_container
+
+StartWorker = Callable[..., CeleryTestWorker]
+
+
+# One Redis is broker and result backend, as it is by default; the plugin would also try RabbitMQ and others.
+@pytest.fixture
+def celery_broker(celery_redis_broker: RedisTestBroker) -> RedisTestBroker:
+    return celery_redis_broker
+
+
+@pytest.fixture
+def celery_backend(celery_redis_backend: RedisTestBackend) -> RedisTestBackend:
+    return celery_redis_backend
+
+
+@pytest.fixture
+def default_redis_broker(tmp_path: Path) -> Iterator[LocalRedis]:
+    server = redis_container(tmp_path / "valkey")
+    server.start()
+    yield LocalRedis(server)
+    server.remove()
+
+
+@pytest.fixture
+def default_redis_backend(default_redis_broker: LocalRedis) -> LocalRedis:
+    return default_redis_broker
+
+
+@pytest.fixture
+def broker_url(celery_broker: RedisTestBroker) -> str:
+    """The Redis of this test alone: broker, results, mailboxes and leases."""
+    return str(celery_broker.container.url)
+
+
+@pytest.fixture
+def store_url(tmp_path: Path) -> str:
+    """Where the workers of this test keep their sessions; override it to test another store."""
+    return f"sqlite:///{tmp_path / 'sessions.db'}"
+
+
+@pytest.fixture
+def worker_env(broker_url: str, store_url: str) -> dict[str, str]:
+    """The environment of all workers of this test; override it to change a setting for all of them."""
+    return {"REDIS_URL": broker_url, "DATABASE_URL": store_url, "INTURN_AGENT": "examples.booking:agent"}
+
+
+@pytest.fixture
+def start_worker_container(
+    tmp_path: Path, worker_env: dict[str, str]
+) -> Iterator[Callable[..., InturnWorker]]:
+    started: list[ProcessContainer] = []
+
+    def start(pool: str = "threads", concurrency: int = 8, app: str = "worker", **env: str) -> InturnWorker:
+        container = worker_container(
+            tmp_path, {**worker_env, **env}, pool=pool, concurrency=concurrency, app=app
+        )
+        started.append(container)
+        container.start()
+        return InturnWorker(container)
+
+    yield start
+    for container in started:
+        container.remove()
+        print(f"--- {container.name}\n{container.tail()}")  # pytest shows it where a test has failed
+
+
+@pytest.fixture
+def start_worker(
+    start_worker_container: Callable[..., InturnWorker], celery_setup_app: Celery
+) -> StartWorker:
+    """Start one more worker: `start_worker(pool="threads", concurrency=8, INTURN_LEASE_SECONDS="2")`.
+
+    It returns when the worker is ready to take tasks. The node's `kill` takes "SIGKILL", "SIGSTOP" and
+    "SIGCONT", which reach the worker's children too, and "SIGTERM"; the rest (`restart`, `logs`,
+    `wait_for_log`, `hostname`, `container.status`, `container.pid`) is as the plugin describes it.
+    """
+
+    def start(**options: Any) -> CeleryTestWorker:
+        return CeleryTestWorker(start_worker_container(**options), celery_setup_app)
+
+    return start
+
+
+@pytest.fixture
+def default_worker_container(start_worker_container: Callable[..., InturnWorker]) -> InturnWorker:
+    """The one worker of `celery_setup`."""
+    return start_worker_container()
