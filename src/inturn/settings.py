@@ -79,6 +79,7 @@ class Settings(BaseSettings):
         None, validation_alias=AliasChoices("INTURN_OPENAI_BASE_URL", "OPENAI_BASE_URL")
     )
     openai_model: str = "gpt-5-mini"
+    offline_latency: float = Field(0.0, ge=0, description="Seconds OfflineProvider takes, for demonstrations.")
 
     log_format: Annotated[str, Field(pattern="^(console|json)$")] = "console"
     log_level: str = "INFO"
@@ -111,6 +112,11 @@ class Settings(BaseSettings):
             "completed": timedelta(days=self.completed_days),
             "abandoned": timedelta(days=self.abandoned_days),
         }
+
+    @cached_property
+    def idle(self) -> timedelta:
+        """Idle time after which an active session is abandoned."""
+        return timedelta(days=self.idle_days)
 
 
 def load_settings(**overrides: Any) -> Settings:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import secrets
+import socket
 from dataclasses import dataclass, field
 
 
 def create_token() -> str:
-    """Make an owner's token: the same token again is the same acquisition."""
-    return secrets.token_hex(12)
+    """Make an owner's token, `host:process:random`: the same token again is the same acquisition."""
+    return f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(8)}"
 
 
 @dataclass(slots=True)

@@ -194,6 +194,19 @@ class Mailbox:
             scores = pipe.execute()
         return {session_id for session_id, score in zip(ids, scores, strict=True) if score is not None}
 
+    def owners(self) -> dict[str, str]:
+        """The sessions with a turn that runs, or whose owner died and was not yet missed: ID -> token."""
+        with redis_errors():
+            with self._redis.pipeline(transaction=False) as pipe:
+                for index in self._keys.indexes:
+                    pipe.zrange(index, 0, -1)
+                ids = [session_id for some in pipe.execute() for session_id in some]
+            with self._redis.pipeline(transaction=False) as pipe:
+                for session_id in ids:
+                    pipe.hget(self._keys.of_session(session_id)[3], "owner")
+                found = zip(ids, pipe.execute(), strict=True)
+        return {session_id: owner for session_id, owner in found if owner is not None}
+
     def _run(self, name: str, session_id: str, *args: str | int) -> Any:
         return self._run_keys(name, self._keys.of_session(session_id), session_id, *args)
 

@@ -1,0 +1,117 @@
+"""The `inturn` command."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from inturn.errors import InturnError
+
+app = typer.Typer(
+    name="inturn",
+    help="Run the turns of chat agents on Celery: one at a time per session, in order, none lost.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
+
+
+@app.command(epilog="Example: inturn dev --port 8000")
+def dev(
+    port: Annotated[int, typer.Option(help="Where the web application listens, on 127.0.0.1.")] = 8000,
+    data_dir: Annotated[Path, typer.Option(help="Where Valkey and SQLite keep their data.")] = Path(
+        ".inturn/dev"
+    ),
+    concurrency: Annotated[int, typer.Option(help="Turns the worker runs side by side.")] = 16,
+) -> None:
+    """Run everything in this terminal: Valkey, SQLite, a worker, beat and the web application.
+
+    REDIS_URL and DATABASE_URL name servers to use instead of the embedded ones. Ctrl-C stops it: the turns
+    in hand are finished first.
+    """
+    from inturn.cli.dev import run_dev
+
+    raise typer.Exit(run_dev(port, data_dir, concurrency))
+
+
+@app.command(epilog="Example: inturn chat --session user-123")
+def chat(
+    session: Annotated[
+        str | None, typer.Option(help="The session to go on with; a new one without it.")
+    ] = None,
+    timeout: Annotated[float, typer.Option(help="Seconds to wait for a reply.")] = 60.0,
+) -> None:
+    """Talk to the agent in this terminal, through the queue. `inturn dev` must run somewhere, or a worker."""
+    from inturn.cli.chat import run_chat
+
+    raise typer.Exit(run_chat(session, timeout))
+
+
+@app.command(epilog='Example: inturn respond user-123 "A table for four, please"')
+def respond(
+    session: Annotated[str, typer.Argument(help="The session's ID.", metavar="SESSION")],
+    text: Annotated[str, typer.Argument(help="What the user says.", metavar="TEXT")],
+    turn_id: Annotated[str | None, typer.Option(help="Idempotency key; the same again adds nothing.")] = None,
+    timeout: Annotated[float, typer.Option(help="Seconds to wait; 0 only enqueues.")] = 60.0,
+    as_json: Json = False,
+) -> None:
+    """Enqueue one message and print the reply. Exit code 1: the turn failed; 3: no reply in time."""
+    from inturn.cli.chat import run_respond
+
+    raise typer.Exit(run_respond(session, text, turn_id, timeout, as_json=as_json))
+
+
+@app.command(epilog="Example: inturn replay conversations.jsonl --speed 10")
+def replay(
+    file: Annotated[
+        Path, typer.Argument(help="JSON lines: session_id, text, optional user_id, turn_id, at.")
+    ],
+    speed: Annotated[
+        float | None,
+        typer.Option(
+            help="1: as recorded, 10: ten times as fast; else as fast as possible."
+        ),
+    ] = None,
+    producers: Annotated[int, typer.Option(help="Threads that offer lines.")] = 4,
+    timeout: Annotated[
+        float, typer.Option(help="Seconds without a reply after which waiting ends.")
+    ] = 60.0,
+    as_json: Json = False,
+) -> None:
+    """Send recorded conversations through the queue and check that nothing was lost, doubled or reordered.
+
+    Needs a running worker, and DATABASE_URL as the worker has it. Exit code 1: the check found a violation.
+    """
+    from inturn.cli.recorded import run_replay
+
+    raise typer.Exit(run_replay(file, speed, producers, timeout, as_json=as_json))
+
+
+@app.command(epilog="Example: inturn demo --speed 8")
+def demo(
+    file: Annotated[Path, typer.Option(help="The conversations to replay.", exists=False)] = Path(
+        "examples/conversations.jsonl"
+    ),
+    speed: Annotated[float, typer.Option(help="How many times faster than recorded.")] = 4.0,
+) -> None:
+    """Show the whole system: conversations through two workers, one of them killed half way, and the proof.
+
+    Exit code 1: a turn was lost, doubled, out of order or overlapping.
+    """
+    from inturn.cli.demo import run_demo
+
+    raise typer.Exit(run_demo(file, speed))
+
+
+def main() -> None:
+    """Run the command; an error of ours is one line on standard error, and exit code 2."""
+    try:
+        app()
+    except InturnError as error:
+        typer.secho(f"inturn: {error}", fg=typer.colors.RED, err=True)
+        sys.exit(2)

@@ -1,0 +1,58 @@
+"""`inturn dev`: everything in one terminal."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from contextlib import ExitStack
+from pathlib import Path
+
+from rich.console import Console
+
+from inturn.cli.local import write_note
+from inturn.cli.processes import Fleet, beat_command, web_command, worker_command
+from inturn.embedded.valkey import EmbeddedValkey
+from inturn.settings import load_settings
+
+COLOURS = {"worker": "cyan", "beat": "magenta", "web": "green", "inturn": "bold"}
+
+
+def run_dev(port: int, data_dir: Path, concurrency: int) -> int:
+    """Run until Ctrl-C, or until a process ends by itself, which is an error. Returns the exit code."""
+    console = Console(highlight=False, soft_wrap=True)
+
+    def show(name: str, line: str) -> None:
+        console.print(f"[{COLOURS[name]}]{name:>6} |[/] ", end="")
+        console.print(line, markup=False)
+
+    data_dir.mkdir(parents=True, exist_ok=True)
+    stopped = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stopped.set())
+    with ExitStack() as stack:
+        redis_url = os.environ.get("REDIS_URL")
+        if redis_url is None:
+            redis_url = stack.enter_context(EmbeddedValkey(data_dir / "valkey")).url
+        database_url = os.environ.get("DATABASE_URL") or f"sqlite:///{data_dir.resolve() / 'inturn.db'}"
+        settings = load_settings(redis_url=redis_url, database_url=database_url)
+        write_note(data_dir, redis_url, database_url)
+        fleet = stack.enter_context(
+            Fleet({"REDIS_URL": redis_url, "DATABASE_URL": database_url}, show, patience=60.0)
+        )
+        fleet.start("worker", *worker_command("dev", concurrency))
+        fleet.start("beat", *beat_command(data_dir / "beat-schedule"))
+        fleet.start("web", *web_command(port))
+        show("inturn", f"agent {settings.agent}; data in {data_dir}")
+        show("inturn", f"web at http://127.0.0.1:{port}/docs; talk in another terminal: inturn chat")
+        show("inturn", "Ctrl-C stops everything; turns in hand are finished first")
+        while not stopped.wait(0.2):
+            if ended := fleet.ended():
+                time.sleep(0.2)  # let its last words through
+                for name, code in ended.items():
+                    show("inturn", f"{name} has ended with exit code {code}; stopping the others")
+                return 1
+        show("inturn", "stopping")
+    show("inturn", "stopped")
+    return 0
