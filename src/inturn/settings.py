@@ -79,7 +79,7 @@ class Settings(BaseSettings):
         None, validation_alias=AliasChoices("INTURN_OPENAI_BASE_URL", "OPENAI_BASE_URL")
     )
     openai_model: str = "gpt-5-mini"
-    offline_latency: float = Field(0.0, ge=0, description="Seconds OfflineProvider takes, for demonstrations.")
+    offline_latency: float = Field(0.0, ge=0, description="Seconds OfflineProvider takes, for shows.")
 
     log_format: Annotated[str, Field(pattern="^(console|json)$")] = "console"
     log_level: str = "INFO"
