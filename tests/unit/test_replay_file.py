@@ -16,7 +16,6 @@ from typing import Any, cast
 
 import pytest
 
-from inturn.cli import replay as replaying
 from inturn.cli.conversations import Line, read_conversations
 from inturn.cli.replay import Latency, Progress, Refusal, ReplayReport, measure, partition, replay
 from inturn.client import Client, TurnHandle
@@ -300,13 +299,12 @@ class AwayClient(StandInClient):
         return super().respond(session_id, *args, turn_id=turn_id, **options)
 
 
-def test_the_replay_stops_when_redis_stays_away(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(replaying, "PATIENCE", 0.1)
+def test_the_replay_stops_when_redis_stays_away() -> None:
     client = AwayClient()
     lines = [Line(1, "s0", "Hello", "evt-1"), *(Line(n, "s1", "Hi", f"e{n}", at=n) for n in range(2, 100))]
 
     with pytest.raises(MailboxUnavailableError):
-        run(client, lines, speed=1.0)
+        run(client, lines, speed=1.0, timeout=0.1)
 
     # The other producer, which keeps the recorded times, has stopped as well.
     assert 1 <= len(client.offered) < 98

@@ -21,9 +21,6 @@ from inturn.testing.history import Accepted, Verdict, check_store
 if TYPE_CHECKING:
     from inturn.client import Client, TurnHandle
 
-PATIENCE = 60.0
-"""Seconds for which one line is offered again while its mailbox is full or out of reach."""
-
 _ROUND = 0.02
 """Seconds between two looks at what has been accepted meanwhile."""
 
@@ -94,24 +91,24 @@ def replay(
 
     The lines of a session are offered in their order, each once the one before it was accepted; sessions are
     spread over `producers` threads. `speed` 1 keeps the recorded times, 2 halves them, None offers as fast
-    as lines are accepted; a line without a time follows the one before it at once. A line whose mailbox is
-    full or out of reach is offered again under the same turn ID. Waiting ends when all turns have a result,
-    or when `timeout` seconds have passed without another one. `on_progress` is called in this thread after
-    every change.
+    as lines are accepted; a line without a time follows the one before it at once. `on_progress` is called
+    in this thread after every change.
 
-    Raises `MailboxFullError` or `MailboxUnavailableError` if a line could not be offered for `PATIENCE`
-    seconds; then nothing more is offered.
+    `timeout` is how long, in seconds, nothing may come of trying. A line whose mailbox is full or out of
+    reach is offered again under the same turn ID; after that time nothing more is offered, and its
+    `MailboxFullError` or `MailboxUnavailableError` is raised. Waiting ends when all turns have a result, or
+    when no other result has come for that time.
     """
     if speed is not None and not (math.isfinite(speed) and speed > 0):
         raise InvalidInputError(f"speed must be above 0, not {speed}")
     if producers < 1:
         raise InvalidInputError(f"producers must be at least 1, not {producers}")
     lines = list(lines)
-    run = _Run(client, lines, speed, on_progress)
+    run = _Run(client, lines, speed, timeout, on_progress)
     began = time.monotonic()
     with ThreadPoolExecutor(producers, thread_name_prefix="producer") as pool:
         try:
-            run.collect([pool.submit(run.offer, part) for part in partition(lines, producers)], timeout)
+            run.collect([pool.submit(run.offer, part) for part in partition(lines, producers)])
         finally:
             run.stopped.set()
     seconds = time.monotonic() - began
@@ -155,6 +152,7 @@ class _Run:
         client: Client,
         lines: Sequence[Line],
         speed: float | None,
+        timeout: float,
         on_progress: Callable[[Progress], None] | None,
     ) -> None:
         self.stopped = threading.Event()
@@ -168,6 +166,7 @@ class _Run:
         self._client = client
         self._lines = len(lines)
         self._speed = speed
+        self._timeout = timeout
         self._began = time.monotonic()
         self._first_at = min((line.at for line in lines if line.at is not None), default=0.0)
         self._on_progress = on_progress
@@ -196,8 +195,8 @@ class _Run:
                     if not handle.accepted and not again:
                         self.known.add(handle.turn_id)
 
-    def collect(self, offering: Iterable[Future[None]], timeout: float) -> None:
-        """Take in results until all lines are offered and every turn has one, or `timeout` has passed."""
+    def collect(self, offering: Iterable[Future[None]]) -> None:
+        """Take in results until all lines are offered and every turn has one, or none comes any more."""
         pending = set(offering)
         latest = time.monotonic()
         while True:
@@ -216,14 +215,14 @@ class _Run:
                 self.stopped.wait(0.5)
             if pending or len(self.results) > count:
                 latest = time.monotonic()
-            elif not self.waiting or time.monotonic() - latest > timeout:
+            elif not self.waiting or time.monotonic() - latest > self._timeout:
                 return
             if not waiting:
                 self.stopped.wait(_ROUND)
 
     def _respond(self, line: Line) -> tuple[TurnHandle, bool]:
         """Offer one line until it is accepted; also tells whether that took more than one call."""
-        until = time.monotonic() + PATIENCE
+        until = time.monotonic() + self._timeout
         pause = 0.05
         again = False
         while True:

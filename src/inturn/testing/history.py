@@ -118,8 +118,8 @@ def check_history(
     - **unknown**: a turn in the store that no producer was told yes for.
     - **gaps**: a place where the sequences of a session do not go on with the next number, or do not
       start at 1.
-    - **mismatched**: a turn for which a result in `results` differs from the stored reply: in its text, or
-      in whether the turn failed.
+    - **mismatched**: a turn for which a result in `results` differs from the stored reply: in whether the
+      turn failed or, if it did not, in its text.
     """
     found: dict[str, dict[str, None]] = {kind: {} for kind in KINDS}
 
@@ -137,7 +137,7 @@ def check_history(
 
     first: dict[tuple[str, str], int] = {}
     home: dict[str, str] = {}
-    replies: dict[tuple[str, str], Message] = {}
+    replies: dict[str, Message] = {}
     for session_id, stored in sessions.items():
         stored.sort(key=lambda message: (message.sequence, message.created_at))
         find("gaps", *_gaps(session_id, stored))
@@ -156,7 +156,7 @@ def check_history(
                 find("out_of_order", turn_id)
             for message in writings[0]:
                 if message.role == "assistant":
-                    replies[key] = message
+                    replies[turn_id] = message
         spans = [_span(turn_id, writing) for turn_id, some in turns.items() for writing in some]
         find("overlapping", *_overlaps((began, ended, turn_id) for turn_id, began, ended, _, _ in spans))
         find("overlapping", *_overlaps((low, high, turn_id) for turn_id, _, _, low, high in spans))
@@ -173,11 +173,12 @@ def check_history(
             furthest[session_id] = place
 
     for result in results:
-        reply = replies.get((result.session_id, result.turn_id))
-        if reply is not None and result.kind == "respond":
-            told = result.response.message, result.state == "failed"
-            if told != (reply.content, _failed(reply)):
-                find("mismatched", result.turn_id)
+        reply = replies.get(result.turn_id)
+        if reply is None or result.kind != "respond":
+            continue
+        failed = result.state == "failed"
+        if failed != _failed(reply) or not (failed or result.response.message == reply.content):
+            find("mismatched", result.turn_id)
 
     return Verdict(
         accepted=len(order),
