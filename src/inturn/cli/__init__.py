@@ -21,8 +21,8 @@ app = typer.Typer(
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
 
 
-@app.command(epilog="Example: inturn dev --port 8000")
-def dev(
+@app.command("dev", epilog="Example: inturn dev --port 8000")
+def dev_command(
     port: Annotated[int, typer.Option(help="Where the web application listens, on 127.0.0.1.")] = 8000,
     data_dir: Annotated[Path, typer.Option(help="Where Valkey and SQLite keep their data.")] = Path(
         ".inturn/dev"
@@ -39,8 +39,8 @@ def dev(
     raise typer.Exit(run_dev(port, data_dir, concurrency))
 
 
-@app.command(epilog="Example: inturn chat --session user-123")
-def chat(
+@app.command("chat", epilog="Example: inturn chat --session user-123")
+def chat_command(
     session: Annotated[
         str | None, typer.Option(help="The session to go on with; a new one without it.")
     ] = None,
@@ -52,8 +52,8 @@ def chat(
     raise typer.Exit(run_chat(session, timeout))
 
 
-@app.command(epilog='Example: inturn respond user-123 "A table for four, please"')
-def respond(
+@app.command("respond", epilog='Example: inturn respond user-123 "A table for four, please"')
+def respond_command(
     session: Annotated[str, typer.Argument(help="The session's ID.", metavar="SESSION")],
     text: Annotated[str, typer.Argument(help="What the user says.", metavar="TEXT")],
     turn_id: Annotated[str | None, typer.Option(help="Idempotency key; the same again adds nothing.")] = None,
@@ -66,21 +66,17 @@ def respond(
     raise typer.Exit(run_respond(session, text, turn_id, timeout, as_json=as_json))
 
 
-@app.command(epilog="Example: inturn replay conversations.jsonl --speed 10")
-def replay(
+@app.command("replay", epilog="Example: inturn replay conversations.jsonl --speed 10")
+def replay_command(
     file: Annotated[
         Path, typer.Argument(help="JSON lines: session_id, text, optional user_id, turn_id, at.")
     ],
     speed: Annotated[
         float | None,
-        typer.Option(
-            help="1: as recorded, 10: ten times as fast; else as fast as possible."
-        ),
+        typer.Option(help="1: as recorded, 10: ten times as fast; else as fast as possible."),
     ] = None,
     producers: Annotated[int, typer.Option(help="Threads that offer lines.")] = 4,
-    timeout: Annotated[
-        float, typer.Option(help="Seconds without a reply after which waiting ends.")
-    ] = 60.0,
+    timeout: Annotated[float, typer.Option(help="Seconds without a reply after which waiting ends.")] = 60.0,
     as_json: Json = False,
 ) -> None:
     """Send recorded conversations through the queue and check that nothing was lost, doubled or reordered.
@@ -92,8 +88,8 @@ def replay(
     raise typer.Exit(run_replay(file, speed, producers, timeout, as_json=as_json))
 
 
-@app.command(epilog="Example: inturn demo --speed 8")
-def demo(
+@app.command("demo", epilog="Example: inturn demo --speed 8")
+def demo_command(
     file: Annotated[Path, typer.Option(help="The conversations to replay.", exists=False)] = Path(
         "examples/conversations.jsonl"
     ),

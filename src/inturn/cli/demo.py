@@ -11,11 +11,10 @@ from pathlib import Path
 
 from rich.console import Console
 
-from inturn.cli import replay as replaying
 from inturn.cli.conversations import read_conversations
 from inturn.cli.processes import Fleet, worker_command
 from inturn.cli.recorded import progress_bar
-from inturn.cli.replay import replay
+from inturn.cli.replay import Progress, replay
 from inturn.cli.report import print_figures, print_sessions, print_transcript, print_verdict
 from inturn.client import Client
 from inturn.embedded.valkey import EmbeddedValkey
@@ -65,7 +64,7 @@ def run_demo(file: Path, speed: float) -> int:
             killing = _Killing(fleet, "worker-2", pids["worker-2"], Mailbox(redis, settings))
             with progress_bar(console) as show:
 
-                def on_progress(state: replaying.Progress) -> None:
+                def on_progress(state: Progress) -> None:
                     show(state)
                     killing.at_half(state)
 
@@ -97,7 +96,7 @@ class _Killing:
         self.stranded: list[str] = []
         self.example: str | None = None
 
-    def at_half(self, state: replaying.Progress) -> None:
+    def at_half(self, state: Progress) -> None:
         """Look whether it is time."""
         if self.at is not None or state.answered * 2 < state.lines:
             return

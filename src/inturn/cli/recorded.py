@@ -11,9 +11,9 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from inturn.cli import replay as replaying
 from inturn.cli.conversations import read_conversations
 from inturn.cli.local import local_settings
+from inturn.cli.replay import Progress as State
 from inturn.cli.replay import replay
 from inturn.cli.report import print_figures, print_verdict
 from inturn.client import Client
@@ -43,7 +43,7 @@ def run_replay(file: Path, speed: float | None, producers: int, timeout: float, 
 
 
 @contextmanager
-def progress_bar(console: Console) -> Iterator[Callable[[replaying.Progress], None]]:
+def progress_bar(console: Console) -> Iterator[Callable[[State], None]]:
     """Show a bar of answered turns while the block runs; it gives the function to call with each change."""
     columns = (
         TextColumn("{task.description}"),
@@ -55,7 +55,7 @@ def progress_bar(console: Console) -> Iterator[Callable[[replaying.Progress], No
     with Progress(*columns, console=console, transient=False) as progress:
         task = progress.add_task("replaying", total=None, offered=0)
 
-        def show(state: replaying.Progress) -> None:
+        def show(state: State) -> None:
             progress.update(
                 task,
                 # The number of turns is known once every line is offered: some lines are repeats.

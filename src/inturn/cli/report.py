@@ -37,10 +37,8 @@ def print_figures(console: Console, report: ReplayReport) -> None:
 
 
 def print_verdict(console: Console, report: ReplayReport) -> None:
-    """Print the checker's line, and a few offenders of each kind."""
-    console.print(f"[bold {'green' if report.ok else 'red'}]{escape(str(report.verdict))}[/]")
-    for kind, examples in report.verdict.examples.items():
-        console.print(f"[red]{kind}: {escape(', '.join(examples[:5]))}[/]")
+    """Print the checker's line, with a few offenders of each kind."""
+    console.print(report.verdict.explain(), style="bold green" if report.ok else "bold red", markup=False)
 
 
 def print_transcript(console: Console, adapter: PersistenceAdapter, session_id: str) -> None:

@@ -37,7 +37,7 @@ def test_a_known_turn_is_not_appended_again(mailbox: Mailbox) -> None:
 
     assert mailbox.offer("s", "t2", "two").outcome == "known"
 
-    lease, head = begin(mailbox, "s", "t1")
+    _, head = begin(mailbox, "s", "t1")
     assert head.waiting == 2
 
 

@@ -10,6 +10,11 @@ import pytest
 from celery import Celery
 from pytest_celery import CeleryTestWorker, RedisTestBackend, RedisTestBroker
 
+from inturn.client import Client
+from inturn.persistence import PersistenceAdapter, open_adapter
+from inturn.settings import Settings, load_settings
+from inturn.turns import Mailbox
+from inturn.turns.connection import connect
 from tests.nodes import InturnWorker, LocalRedis, ProcessContainer, redis_container, worker_container
 
 StartWorker = Callable[..., CeleryTestWorker]
@@ -52,9 +57,14 @@ def store_url(tmp_path: Path) -> str:
 
 
 @pytest.fixture
-def worker_env(broker_url: str, store_url: str) -> dict[str, str]:
+def worker_env(broker_url: str, store_url: str, journal: Path) -> dict[str, str]:
     """The environment of all workers of this test; override it to change a setting for all of them."""
-    return {"REDIS_URL": broker_url, "DATABASE_URL": store_url, "INTURN_AGENT": "examples.booking:agent"}
+    return {
+        "REDIS_URL": broker_url,
+        "DATABASE_URL": store_url,
+        "INTURN_AGENT": "tests.agents:agent",
+        "TEST_JOURNAL": str(journal),
+    }
 
 
 @pytest.fixture
@@ -98,3 +108,44 @@ def start_worker(
 def default_worker_container(start_worker_container: Callable[..., InturnWorker]) -> InturnWorker:
     """The one worker of `celery_setup`."""
     return start_worker_container()
+
+
+@pytest.fixture
+def journal(tmp_path: Path) -> Path:
+    """What the agent of `tests.agents` did; see `read_journal`."""
+    return tmp_path / "journal.jsonl"
+
+
+@pytest.fixture
+def fast() -> dict[str, str]:
+    """Settings under which a lease lapses soon, for tests that are not about the default times."""
+    return {
+        "INTURN_LEASE_SECONDS": "2",
+        "INTURN_RENEW_SECONDS": "0.5",
+        "INTURN_SWEEP_SECONDS": "0.2",
+        "INTURN_RETRY_SECONDS": "0.1",
+    }
+
+
+@pytest.fixture
+def turn_settings(broker_url: str, store_url: str) -> Settings:
+    return load_settings(redis_url=broker_url, database_url=store_url)
+
+
+@pytest.fixture
+def client(turn_settings: Settings) -> Iterator[Client]:
+    with Client(turn_settings) as client:
+        yield client
+
+
+@pytest.fixture
+def mailbox(turn_settings: Settings) -> Iterator[Mailbox]:
+    with connect(turn_settings) as redis:
+        yield Mailbox(redis, turn_settings)
+
+
+@pytest.fixture
+def store(store_url: str) -> Iterator[PersistenceAdapter]:
+    """The store of this test's workers, seen from outside."""
+    with open_adapter(store_url) as adapter:
+        yield adapter
