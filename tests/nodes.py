@@ -184,17 +184,18 @@ def worker_container(
     pool: str = "threads",
     concurrency: int = 8,
     app: str = "worker",
+    python: str = sys.executable,
 ) -> ProcessContainer:
     """A Celery worker started as the Procfile starts it; not started yet."""
-    command = [sys.executable, "-m", "celery", "-A", app, "worker", "--loglevel", "INFO"]
+    command = [python, "-m", "celery", "-A", app, "worker", "--loglevel", "INFO"]
     command += ["--pool", pool, "--concurrency", str(concurrency)]
     command += ["--without-gossip", "--without-mingle", "--hostname", f"{InturnWorker.worker_name()}@%h"]
     return ProcessContainer(
-        "worker", command, directory=directory, prompt="ready.", env={**_clean_environment(), **env}
+        "worker", command, directory=directory, prompt="ready.", env={**clean_environment(), **env}
     )
 
 
-def _clean_environment() -> dict[str, str]:
+def clean_environment() -> dict[str, str]:
     """Ours, less what would configure inturn, and with both source trees to import from."""
     ours = ("INTURN_", "CELERY_", "OPENAI_", "REDIS_URL", "DATABASE_URL", "PYTHONPATH")
     env = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
