@@ -11,9 +11,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from types import TracebackType
-from typing import ClassVar, Generic, Literal, NamedTuple, Self, TypeVar
+from typing import TYPE_CHECKING, ClassVar, Generic, Literal, NamedTuple, Self, TypeVar
 
 from inturn.session.state import Message, SessionState, Status, TurnRecord
+
+if TYPE_CHECKING:
+    from inturn.persistence.repositories import MessageRepository, SessionRepository
 
 T = TypeVar("T")
 
@@ -162,6 +165,20 @@ class PersistenceAdapter(ABC):
 
         A target with a version is left alone if the session has changed since.
         """
+
+    @property
+    def session_repository(self) -> SessionRepository:
+        """The seed's repository of sessions, over this adapter."""
+        from inturn.persistence.repositories import SessionRepository  # it stands above this module
+
+        return SessionRepository(self)
+
+    @property
+    def message_repository(self) -> MessageRepository:
+        """The seed's repository of messages, over this adapter."""
+        from inturn.persistence.repositories import MessageRepository  # it stands above this module
+
+        return MessageRepository(self)
 
     def __enter__(self) -> Self:
         self.initialize()

@@ -19,7 +19,7 @@ from typing import Any
 from inturn.errors import InvalidInputError
 from inturn.ids import check_id
 from inturn.persistence.adapter import MAX_PAGE, MessageQuery, SessionQuery
-from inturn.session.state import Message, SessionState, TurnRecord, utcnow
+from inturn.session.state import Message, SessionState, TurnRecord, build, utcnow
 from inturn.values import to_json, to_text
 
 Row = dict[str, Any]
@@ -149,15 +149,21 @@ def turn_from_row(row: Mapping[str, Any]) -> TurnRecord:
 def next_commit(
     session: SessionState, messages: Sequence[Message], expected_version: int, turn: TurnRecord | None = None
 ) -> tuple[SessionState, list[Message]]:
-    """Apply the arithmetic of a commit to copies: version, sequences, counts and times."""
+    """Apply the arithmetic of a commit to copies: version, sequences, counts and times.
+
+    Both are validated once more: fields may have been assigned since, and a row that cannot be read back
+    must not be written. Raises `InvalidInputError`.
+    """
     for message in messages:
         if message.session_id != session.id:
             raise InvalidInputError(f"a message of session {message.session_id!r} in one of {session.id!r}")
     if turn is not None and turn.session_id != session.id:
         raise InvalidInputError(f"a turn of session {turn.session_id!r} in one of {session.id!r}")
+    session = build(SessionState, session.__dict__)
     first = session.message_count + 1
     numbered = [
-        message.model_copy(update={"sequence": sequence}) for sequence, message in enumerate(messages, first)
+        build(Message, {**message.__dict__, "sequence": sequence})
+        for sequence, message in enumerate(messages, first)
     ]
     update: dict[str, Any] = {
         "version": expected_version + 1,

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 
+from inturn.errors import InvalidInputError
 from inturn.ids import check_id, create_message_id, create_session_id
 
 Role = Literal["user", "assistant", "system", "tool"]
 Status = Literal["active", "completed", "abandoned"]
+M = TypeVar("M", bound="_State")
 
 
 def utcnow() -> datetime:
@@ -19,16 +21,32 @@ def utcnow() -> datetime:
     return datetime.now(UTC)
 
 
-class HistoryItem(BaseModel):
+def _to_utc(value: datetime) -> datetime:
+    try:
+        return value.astimezone(UTC)
+    except OverflowError:
+        raise ValueError("lies outside the years 1 to 9999 in UTC") from None
+
+
+Time = Annotated[AwareDatetime, AfterValidator(_to_utc)]
+"""A point in time: a time without a zone is refused, any other is turned into UTC."""
+
+
+class _State(BaseModel):
+    # A refused value may be what somebody said, and errors end in logs.
+    model_config = ConfigDict(hide_input_in_errors=True)
+
+
+class HistoryItem(_State):
     """One line of a conversation as an agent sees it."""
 
     role: Role
     content: str
     name: str | None = None
-    timestamp: datetime | None = None
+    timestamp: Time | None = None
 
 
-class Message(BaseModel):
+class Message(_State):
     """One stored row of a session's history.
 
     `sequence` counts a session's messages from 1 without gaps; the store assigns it at commit, and it is 0
@@ -47,47 +65,45 @@ class Message(BaseModel):
     step: str | None = None
     tool_calls: list[dict[str, Any]] | None = None
     event: dict[str, Any] | None = None
-    created_at: datetime = Field(default_factory=utcnow)
+    created_at: Time = Field(default_factory=utcnow)
 
     def to_history_item(self) -> HistoryItem:
         """This row as an agent sees it."""
         return HistoryItem(role=self.role, content=self.content, name=self.name, timestamp=self.created_at)
 
 
-class RouteRef(BaseModel):
+class RouteRef(_State):
     """The route a session is in, and since when."""
 
     id: str
     title: str = ""
-    entered_at: datetime = Field(default_factory=utcnow)
+    entered_at: Time = Field(default_factory=utcnow)
 
 
-class StepRef(BaseModel):
+class StepRef(_State):
     """The step a session is at, and since when."""
 
     id: str
     description: str = ""
-    entered_at: datetime = Field(default_factory=utcnow)
+    entered_at: Time = Field(default_factory=utcnow)
 
 
-class RouteHistoryEntry(BaseModel):
+class RouteHistoryEntry(_State):
     """One stay in a route; `exited_at` is None while it lasts."""
 
     route_id: str
-    entered_at: datetime = Field(default_factory=utcnow)
-    exited_at: datetime | None = None
+    entered_at: Time = Field(default_factory=utcnow)
+    exited_at: Time | None = None
     completed: bool = False
 
 
-class SessionState(BaseModel):
+class SessionState(_State):
     """The whole state of one conversation.
 
     `history` is the window of the history that was loaded, oldest first; it is not part of what is saved:
     messages are rows of their own. `version` counts the commits (0: never saved). Messages with a sequence
     up to `history_start` were cleared: they stay in the store and are no longer part of the conversation.
     """
-
-    model_config = ConfigDict(validate_assignment=False)
 
     id: str
     user_id: str | None = None
@@ -103,10 +119,10 @@ class SessionState(BaseModel):
     history_start: int = 0
     metadata: dict[str, Any] = Field(default_factory=dict)
     message_count: int = 0
-    last_message_at: datetime | None = None
-    completed_at: datetime | None = None
-    created_at: datetime = Field(default_factory=utcnow)
-    updated_at: datetime = Field(default_factory=utcnow)
+    last_message_at: Time | None = None
+    completed_at: Time | None = None
+    created_at: Time = Field(default_factory=utcnow)
+    updated_at: Time = Field(default_factory=utcnow)
     version: int = 0
     schema_version: int | None = None
 
@@ -132,18 +148,42 @@ class SessionState(BaseModel):
         self.current_step = step
 
     def set_status(self, status: Status, completed_at: datetime | None = None) -> None:
-        """Set the status; `completed` is stamped with a time, the others clear it."""
+        """Set the status; `completed` is stamped with a time (given, or its first); the others clear it."""
         self.status = status
-        self.completed_at = (completed_at or utcnow()) if status == "completed" else None
+        self.completed_at = (completed_at or self.completed_at or utcnow()) if status == "completed" else None
+
+    def adopt(self, saved: SessionState) -> None:
+        """Take over what a commit assigns: version, counts, times and, to a new session, its user."""
+        self.version = saved.version
+        self.user_id = saved.user_id
+        self.message_count = saved.message_count
+        self.last_message_at = saved.last_message_at
+        self.updated_at = saved.updated_at
 
 
-class TurnRecord(BaseModel):
+class TurnRecord(_State):
     """That a turn was committed, and with which result (a JSON object); unique per session and turn ID."""
 
     session_id: str
     turn_id: str
     result: dict[str, Any] = Field(default_factory=dict)
-    created_at: datetime = Field(default_factory=utcnow)
+    created_at: Time = Field(default_factory=utcnow)
+
+
+def build(model: type[M], fields: Mapping[str, Any]) -> M:
+    """Make a `model` of `fields`; raises `InvalidInputError`, which names fields and never shows a value.
+
+    A field that the model does not have is an error too: a misspelt one would vanish in silence.
+    """
+    if unknown := fields.keys() - model.model_fields.keys():
+        raise InvalidInputError(f"{model.__name__} has no {', '.join(sorted(map(str, unknown)))}")
+    try:
+        return model.model_validate(fields)
+    except ValidationError as error:
+        faults = "; ".join(
+            f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors(include_input=False)
+        )
+        raise InvalidInputError(f"{model.__name__} refused: {faults}") from None
 
 
 def create_session(
@@ -157,13 +197,48 @@ def create_session(
     """Make a session that is not saved yet, empty or pre-populated.
 
     `history` takes items or mappings with `role` and `content`; `state` takes any other field of
-    `SessionState`. Raises `InvalidInputError` for an ID that may not be one (see `check_id`), pydantic's
-    `ValidationError` for a field of the wrong type.
+    `SessionState`. Raises `InvalidInputError` for an ID that may not be one (see `check_id`), for a field
+    of the wrong type and for one that does not exist.
     """
-    return SessionState(
-        id=create_session_id() if id is None else check_id(id),
-        data=dict(data or {}),
-        history=[HistoryItem.model_validate(item) for item in history],
-        metadata=dict(metadata or {}),
-        **state,
+    return build(
+        SessionState,
+        {
+            **state,
+            "id": create_session_id() if id is None else check_id(id),
+            "data": dict(data or {}),
+            "history": list(history),
+            "metadata": dict(metadata or {}),
+        },
     )
+
+
+def create_message(session_id: str, role: str, content: str, **fields: Any) -> Message:
+    """Make a message that is not saved yet; `fields` takes any other field of `Message`.
+
+    Raises `InvalidInputError` for a role that is none, a content that is no text, and as `create_session`.
+    """
+    given = {name: value for name, value in fields.items() if value is not None}
+    return build(Message, {**given, "session_id": check_id(session_id), "role": role, "content": content})
+
+
+def create_messages(
+    session: SessionState,
+    lines: Iterable[HistoryItem | Mapping[str, Any]],
+    *,
+    turn_id: str | None = None,
+    user_id: str | None = None,
+) -> list[Message]:
+    """Make messages of lines of a conversation; without a `user_id` they belong to the session's user."""
+    items = [line if isinstance(line, HistoryItem) else build(HistoryItem, line) for line in lines]
+    return [
+        create_message(
+            session.id,
+            item.role,
+            item.content,
+            name=item.name,
+            created_at=item.timestamp,
+            turn_id=turn_id,
+            user_id=user_id or session.user_id,
+        )
+        for item in items
+    ]

@@ -1,0 +1,80 @@
+"""Persistence: adapters, one per backend, and what is built once above them.
+
+Importing this package loads no driver; each name below loads what it needs.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from inturn.errors import MissingDriverError
+
+if TYPE_CHECKING:
+    from inturn.persistence.adapter import (
+        Committed,
+        Loaded,
+        MessageQuery,
+        Page,
+        PersistenceAdapter,
+        SessionQuery,
+        Target,
+    )
+    from inturn.persistence.manager import PersistenceManager
+    from inturn.persistence.memory import MemoryAdapter
+    from inturn.persistence.postgresql import PostgreSQLAdapter
+    from inturn.persistence.registry import open_adapter
+    from inturn.persistence.repositories import MessageRepository, SessionRepository
+    from inturn.persistence.sqlite import SQLiteAdapter
+
+_HOMES = {
+    "Committed": "adapter",
+    "Loaded": "adapter",
+    "MemoryAdapter": "memory",
+    "MessageQuery": "adapter",
+    "MessageRepository": "repositories",
+    "Page": "adapter",
+    "PersistenceAdapter": "adapter",
+    "PersistenceManager": "manager",
+    "PostgreSQLAdapter": "postgresql",
+    "SQLiteAdapter": "sqlite",
+    "SessionQuery": "adapter",
+    "SessionRepository": "repositories",
+    "Target": "adapter",
+    "open_adapter": "registry",
+}
+
+__all__ = [
+    "Committed",
+    "Loaded",
+    "MemoryAdapter",
+    "MessageQuery",
+    "MessageRepository",
+    "Page",
+    "PersistenceAdapter",
+    "PersistenceManager",
+    "PostgreSQLAdapter",
+    "SQLiteAdapter",
+    "SessionQuery",
+    "SessionRepository",
+    "Target",
+    "open_adapter",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    home = f"{__name__}.{_HOMES[name]}"
+    try:
+        return getattr(importlib.import_module(home), name)
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.partition(".")[0] == "inturn":
+            raise
+        raise MissingDriverError(
+            f"{name} needs the package {error.name}; install it with: pip install 'inturn[{_HOMES[name]}]'"
+        ) from error
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,69 @@
+"""WorkingCopy: a session in memory, and how it differs from what is stored."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+
+from inturn.session.rebase import rebase
+from inturn.session.state import Message, SessionState
+
+
+class WorkingCopy:
+    """A session that may be edited, with the messages that are not saved yet.
+
+    `window` is the number of lines that the session's `history` keeps.
+    """
+
+    def __init__(self, session: SessionState, *, window: int) -> None:
+        self.session = session
+        self.unsaved: list[Message] = []
+        self._stored = _copy(session)
+        self._window = window
+
+    def has_changes(self) -> bool:
+        """Whether there is something to save: edits of the session (its history apart) or messages."""
+        session = self.session.model_copy(update={"history": self._stored.history})
+        return bool(self.unsaved) or session != self._stored
+
+    def append(self, messages: Sequence[Message]) -> None:
+        """Add messages that are to be saved."""
+        self.unsaved = [*self.unsaved, *messages]
+        self.show(messages)
+
+    def show(self, messages: Sequence[Message]) -> None:
+        """Put messages into the session's history."""
+        lines = [*self.session.history, *(message.to_history_item() for message in messages)]
+        self.session.history = lines[-self._window :] if self._window else []
+
+    def clear_history(self) -> None:
+        """Start the conversation anew after all that was said."""
+        self.session.history_start = self.session.message_count + len(self.unsaved)
+        self.session.history = []
+
+    def saved(self, committed: SessionState) -> None:
+        """Note that the session and its messages are stored, as `committed`."""
+        self.session.adopt(committed)
+        self.unsaved = []
+        self._stored = _copy(self.session)
+
+    def rebase(self, found: SessionState) -> bool:
+        """Bring the edits onto what the store holds now; False, and nothing done, if somebody spoke since."""
+        if found.message_count != self._stored.message_count:
+            return False
+        rebase(self.session, base=self._stored, onto=found)
+        self._stored = found
+        return True
+
+    def snapshot(self) -> WorkingCopy:
+        """A copy that further edits do not reach."""
+        snapshot = copy.copy(self)
+        snapshot.session = _copy(self.session)
+        return snapshot
+
+
+def _copy(session: SessionState) -> SessionState:
+    # The history may be long and its lines are never edited: deeply copied is only the rest.
+    copied = session.model_copy(update={"history": []}).model_copy(deep=True)
+    copied.history = list(session.history)
+    return copied
