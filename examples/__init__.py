@@ -1,0 +1,1 @@
+"""Agents to look at, to start and to test with."""
