@@ -8,8 +8,6 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, ClassVar
 
-from inturn.errors import SessionConflictError
-from inturn.ids import check_id
 from inturn.persistence import rows
 from inturn.persistence.adapter import (
     Committed,
@@ -36,6 +34,7 @@ class MemoryAdapter(PersistenceAdapter):
         self._lock = threading.RLock()
         self._sessions: dict[str, rows.Row] = {}
         self._messages: dict[str, list[rows.Row]] = {}
+        self._message_ids: set[str] = set()
         self._turns: dict[str, dict[str, rows.Row]] = {}
 
     def initialize(self) -> None:
@@ -52,6 +51,7 @@ class MemoryAdapter(PersistenceAdapter):
         with self._lock:
             self._sessions.clear()
             self._messages.clear()
+            self._message_ids.clear()
             self._turns.clear()
 
     def get_snapshot(self) -> dict[str, list[dict[str, Any]]]:
@@ -65,17 +65,17 @@ class MemoryAdapter(PersistenceAdapter):
 
     def load(self, session_id: str, *, last_messages: int = 0, turn_id: str | None = None) -> Loaded | None:
         """See `PersistenceAdapter.load`."""
-        check_id(session_id)
+        rows.check_load(session_id, last_messages, turn_id)
         with self._lock:
             row = self._sessions.get(session_id)
             if row is None:
                 return None
             messages = self._messages[session_id][-last_messages:] if last_messages > 0 else []
-            turn = self._turns[session_id].get(turn_id) if turn_id is not None else None
+            turn = self._turns[session_id].get(rows.turn_key(turn_id)) if turn_id is not None else None
         return Loaded(
             rows.session_from_row(row),
             [rows.message_from_row(message) for message in messages],
-            turn and rows.turn_from_row(turn),
+            rows.turn_from_row(turn, turn_id) if turn is not None and turn_id is not None else None,
         )
 
     def commit(
@@ -92,14 +92,15 @@ class MemoryAdapter(PersistenceAdapter):
         new_messages = [rows.message_row(message) for message in numbered]
         new_turn = None if turn is None else rows.turn_row(turn)
         with self._lock:
-            if turn is not None:
-                known = self._turns.get(session.id, {}).get(turn.turn_id)
+            if turn is not None and new_turn is not None:
+                known = self._turns.get(session.id, {}).get(new_turn["turn_id"])
                 if known is not None:
-                    return Committed(session, [], rows.turn_from_row(known), repeated=True)
-            current = self._sessions.get(session.id)
-            actual = None if current is None else current["version"]
-            if (actual or 0) != expected_version:
-                raise SessionConflictError(session.id, expected_version, actual)
+                    return Committed(session, [], rows.turn_from_row(known, turn.turn_id), repeated=True)
+            rows.check_current(session, expected_version, self._sessions.get(session.id))
+            ids = {message["id"] for message in new_messages}
+            if len(ids) < len(new_messages) or not self._message_ids.isdisjoint(ids):
+                raise rows.taken_message_id()
+            self._message_ids |= ids
             self._sessions[session.id] = new_session
             self._messages.setdefault(session.id, []).extend(new_messages)
             turns = self._turns.setdefault(session.id, {})
@@ -112,10 +113,10 @@ class MemoryAdapter(PersistenceAdapter):
         rows.check_session_query(query)
         with self._lock:
             found = [row for row in self._sessions.values() if _matches(row, query)]
-        newest = query.order == "newest"
+        newest, kind = query.order == "newest", f"sessions, {query.order} first"
         found.sort(key=lambda row: (row["updated_at"], row["id"]), reverse=newest)
         if query.cursor is not None:
-            after = tuple(rows.decode_cursor(query.cursor, datetime, str))
+            after = tuple(rows.decode_cursor(query.cursor, kind, datetime, str))
             found = [
                 row
                 for row in found
@@ -129,7 +130,7 @@ class MemoryAdapter(PersistenceAdapter):
         more = len(found) > query.limit
         return Page(
             [rows.session_from_row(row) for row in page],
-            rows.encode_cursor(page[-1]["updated_at"], page[-1]["id"]) if more else None,
+            rows.encode_cursor(kind, page[-1]["updated_at"], page[-1]["id"]) if more else None,
         )
 
     def find_messages(self, query: MessageQuery) -> Page[Message]:
@@ -141,10 +142,10 @@ class MemoryAdapter(PersistenceAdapter):
             found = [
                 row for some in self._messages.values() for row in some if row["user_id"] == query.user_id
             ]
-        newest = query.order == "newest"
+        newest, kind = query.order == "newest", f"messages of a user, {query.order} first"
         found.sort(key=lambda row: (row["created_at"], row["id"]), reverse=newest)
         if query.cursor is not None:
-            after = tuple(rows.decode_cursor(query.cursor, datetime, str))
+            after = tuple(rows.decode_cursor(query.cursor, kind, datetime, str))
             found = [
                 row
                 for row in found
@@ -158,28 +159,28 @@ class MemoryAdapter(PersistenceAdapter):
         more = len(found) > query.limit
         return Page(
             [rows.message_from_row(row) for row in page],
-            rows.encode_cursor(page[-1]["created_at"], page[-1]["id"]) if more else None,
+            rows.encode_cursor(kind, page[-1]["created_at"], page[-1]["id"]) if more else None,
         )
 
     def delete_sessions(self, targets: Sequence[Target]) -> list[str]:
         """See `PersistenceAdapter.delete_sessions`."""
+        rows.check_targets(targets)
         gone = []
-        for target in targets:
-            check_id(target.session_id)
         with self._lock:
             for session_id, version in targets:
                 row = self._sessions.get(session_id)
                 if row is not None and version in (None, row["version"]):
-                    del self._sessions[session_id], self._messages[session_id], self._turns[session_id]
+                    del self._sessions[session_id], self._turns[session_id]
+                    self._message_ids -= {message["id"] for message in self._messages.pop(session_id)}
                     gone.append(session_id)
         return gone
 
     def _find_of_session(self, session_id: str, query: MessageQuery) -> Page[Message]:
         low = query.after if query.after is not None else 0
         high = query.before
-        newest = query.order == "newest"
+        newest, kind = query.order == "newest", f"messages of a session, {query.order} first"
         if query.cursor is not None:
-            (sequence,) = rows.decode_cursor(query.cursor, int)
+            (sequence,) = rows.decode_cursor(query.cursor, kind, int)
             if newest:
                 high = sequence if high is None else min(high, sequence)
             else:
@@ -199,7 +200,7 @@ class MemoryAdapter(PersistenceAdapter):
             more = end - start > query.limit
         return Page(
             [rows.message_from_row(row) for row in page],
-            rows.encode_cursor(page[-1]["sequence"]) if more else None,
+            rows.encode_cursor(kind, page[-1]["sequence"]) if more else None,
         )
 
 

@@ -11,18 +11,22 @@ from __future__ import annotations
 
 import base64
 import binascii
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, TypeVar
 
-from inturn.errors import InvalidInputError
+from pydantic import BaseModel, ValidationError
+
+from inturn.errors import InvalidInputError, SessionConflictError, StoreError
 from inturn.ids import check_id
-from inturn.persistence.adapter import MAX_PAGE, MessageQuery, SessionQuery
+from inturn.persistence.adapter import MAX_PAGE, MessageQuery, SessionQuery, Target
 from inturn.session.state import Message, SessionState, TurnRecord, build, utcnow
 from inturn.values import to_json, to_text
 
 Row = dict[str, Any]
+M = TypeVar("M", bound=BaseModel)
 
 SESSION_COLUMNS = (
     "id",
@@ -79,27 +83,31 @@ def session_row(session: SessionState) -> Row:
         "current_route": route and to_text(route.id, "current_route"),
         "current_step": step and to_text(step.id, "current_step"),
         "collected_data": to_json(session.data, "data"),
-        "state": to_json({key: value for key, value in rest.items() if value}, "state"),
-        "message_count": session.message_count,
+        "state": to_json({key: value for key, value in rest.items() if value or key == "pending"}, "state"),
+        "message_count": _to_int64(session.message_count, "message_count"),
         "last_message_at": session.last_message_at,
         "completed_at": session.completed_at,
         "created_at": session.created_at,
         "updated_at": session.updated_at,
-        "version": session.version,
-        "schema_version": session.schema_version,
+        "version": _to_int64(session.version, "version"),
+        "schema_version": (
+            None if session.schema_version is None else _to_int64(session.schema_version, "schema_version")
+        ),
     }
 
 
 def session_from_row(row: Mapping[str, Any]) -> SessionState:
-    """Decode a session; JSON columns may be text or already decoded, times text or datetimes."""
+    """Decode a session; JSON columns may be text or already decoded, times text or datetimes.
+
+    Raises `StoreError`, as the other two `..._from_row`, if somebody else's hand left what cannot be read.
+    """
     state = _decoded(row["state"]) or {}
-    return SessionState.model_validate(
-        {
-            **state,
-            **{key: row[key] for key in SESSION_COLUMNS if key not in _ENCODED_COLUMNS},
-            "data": _decoded(row["collected_data"]) or {},
-        }
-    )
+    fields = {
+        **state,
+        **{key: row[key] for key in SESSION_COLUMNS if key not in _ENCODED_COLUMNS},
+        "data": _decoded(row["collected_data"]) or {},
+    }
+    return _stored(SessionState, fields, row["id"])
 
 
 _ENCODED_COLUMNS = frozenset({"collected_data", "state", "current_route", "current_step"})
@@ -111,7 +119,7 @@ def message_row(message: Message) -> Row:
         "id": check_id(message.id, "message ID"),
         "session_id": check_id(message.session_id),
         "sequence": message.sequence,
-        "turn_id": message.turn_id,
+        "turn_id": message.turn_id and to_text(message.turn_id, "turn_id"),
         "user_id": None if message.user_id is None else check_id(message.user_id, "user ID"),
         "role": message.role,
         "content": to_text(message.content, "content"),
@@ -126,24 +134,37 @@ def message_row(message: Message) -> Row:
 
 def message_from_row(row: Mapping[str, Any]) -> Message:
     """Decode a message."""
-    return Message.model_validate(
-        {**row, "tool_calls": _decoded(row["tool_calls"]), "event": _decoded(row["event"])}
-    )
+    fields = {**row, "tool_calls": _decoded(row["tool_calls"]), "event": _decoded(row["event"])}
+    return _stored(Message, fields, row["session_id"])
 
 
 def turn_row(turn: TurnRecord) -> Row:
-    """Encode a turn's record."""
+    """Encode a turn's record; the column `turn_id` is its `turn_key`."""
+    turn = build(TurnRecord, turn.__dict__)
     return {
         "session_id": check_id(turn.session_id),
-        "turn_id": to_text(turn.turn_id, "turn_id"),
+        "turn_id": turn_key(turn.turn_id),
         "result": to_json(turn.result, "result"),
         "created_at": turn.created_at,
     }
 
 
-def turn_from_row(row: Mapping[str, Any]) -> TurnRecord:
-    """Decode a turn's record."""
-    return TurnRecord.model_validate({**row, "result": _decoded(row["result"])})
+def turn_from_row(row: Mapping[str, Any], turn_id: str) -> TurnRecord:
+    """Decode the record of the turn `turn_id`."""
+    fields = {**row, "turn_id": turn_id, "result": _decoded(row["result"])}
+    return _stored(TurnRecord, fields, row["session_id"])
+
+
+def turn_key(turn_id: str) -> str:
+    """What a turn is found by in a store: its ID, or the hash of one of more than 512 bytes.
+
+    Turn IDs hold the session's ID percent-encoded and can have kilobytes, more than an index entry may have
+    (2,704 bytes in PostgreSQL).
+    """
+    if not isinstance(turn_id, str) or not turn_id:
+        raise InvalidInputError("a turn ID must be a string, and not empty")
+    encoded = to_text(turn_id, "turn_id").encode()
+    return turn_id if len(encoded) <= 512 else f"sha256:{hashlib.sha256(encoded).hexdigest()}"
 
 
 def next_commit(
@@ -154,6 +175,11 @@ def next_commit(
     Both are validated once more: fields may have been assigned since, and a row that cannot be read back
     must not be written. Raises `InvalidInputError`.
     """
+    _to_int64(expected_version, "expected_version")
+    if expected_version < 0:
+        raise InvalidInputError("expected_version must be 0, for a new session, or more")
+    if expected_version == 0 and session.message_count:
+        raise InvalidInputError("a new session has no messages yet: its message_count must be 0")
     for message in messages:
         if message.session_id != session.id:
             raise InvalidInputError(f"a message of session {message.session_id!r} in one of {session.id!r}")
@@ -175,13 +201,53 @@ def next_commit(
     return session.model_copy(update=update), numbered
 
 
+def check_current(session: SessionState, expected_version: int, stored: Mapping[str, Any] | None) -> None:
+    """Return if a session may be saved over the row that is stored (None: there is none).
+
+    Raises `SessionConflictError` for another version than expected, `InvalidInputError` for a session whose
+    `message_count` somebody has set: its messages would get sequences that are taken.
+    """
+    version = None if stored is None else stored["version"]
+    if (version or 0) != expected_version:
+        raise SessionConflictError(session.id, expected_version, version)
+    if stored is not None and stored["message_count"] != session.message_count:
+        raise InvalidInputError(
+            f"message_count is {session.message_count}, but {stored['message_count']} messages are stored; "
+            "only the store changes it"
+        )
+
+
+def taken_message_id() -> InvalidInputError:
+    """The error for a message whose ID is not new."""
+    return InvalidInputError("a message has the ID of one that is stored already; message IDs are unique")
+
+
+def check_load(session_id: str, last_messages: int, turn_id: str | None) -> None:
+    """Raise `InvalidInputError` for what no backend should be asked."""
+    check_id(session_id)
+    if _to_int64(last_messages, "last_messages") < 0:
+        raise InvalidInputError("last_messages must be 0 or more")
+    if turn_id is not None:
+        turn_key(turn_id)
+
+
+def check_targets(targets: Sequence[Target]) -> None:
+    """Raise `InvalidInputError` for what no backend should be asked to delete."""
+    for target in targets:
+        check_id(target.session_id)
+        if target.version is not None:
+            _to_int64(target.version, "version")
+
+
 def check_session_query(query: SessionQuery) -> None:
     """Raise `InvalidInputError` for a query no backend should see."""
     _check_limit(query.limit)
     if query.user_id is not None:
         check_id(query.user_id, "user ID")
-    if query.agent_name is not None and not isinstance(query.agent_name, str):
-        raise InvalidInputError(f"an agent name must be a string, not {type(query.agent_name).__name__}")
+    if query.agent_name is not None:
+        if not isinstance(query.agent_name, str):
+            raise InvalidInputError(f"an agent name must be a string, not {type(query.agent_name).__name__}")
+        to_text(query.agent_name, "agent_name")
     if query.status is not None and query.status not in ("active", "completed", "abandoned"):
         raise InvalidInputError(f"no such status: {query.status!r}; use active, completed or abandoned")
     if query.order not in ("newest", "oldest"):
@@ -201,31 +267,36 @@ def check_message_query(query: MessageQuery) -> None:
         check_id(query.user_id, "user ID")
         if query.after is not None or query.before is not None:
             raise InvalidInputError("after and before are sequences of one session; give a session_id")
+    for name in ("after", "before"):
+        if (sequence := getattr(query, name)) is not None:
+            _to_int64(sequence, name)
     if query.order not in ("newest", "oldest"):
         raise InvalidInputError(f"no such order: {query.order!r}; use newest or oldest")
 
 
-def encode_cursor(*parts: Any) -> str:
-    """Make an opaque cursor of a sort key."""
-    text = json.dumps([part.isoformat() if isinstance(part, datetime) else part for part in parts])
+def encode_cursor(kind: str, *parts: Any) -> str:
+    """Make an opaque cursor of a sort key; `kind` tells the query it belongs to from others."""
+    text = json.dumps([kind, *(part.isoformat() if isinstance(part, datetime) else part for part in parts)])
     return base64.urlsafe_b64encode(text.encode()).decode()
 
 
-def decode_cursor(cursor: str, *types: type) -> list[Any]:
-    """Read a cursor back as values of `types`; anything else is an `InvalidInputError`."""
+def decode_cursor(cursor: str, kind: str, *types: type) -> list[Any]:
+    """Read a cursor of this kind back as values of `types`; anything else is an `InvalidInputError`."""
     try:
-        parts = json.loads(base64.urlsafe_b64decode(cursor.encode()))
-        if not isinstance(parts, list) or len(parts) != len(types):
+        made_for, *parts = json.loads(base64.b64decode(cursor.encode(), altchars=b"-_", validate=True))
+        if made_for != kind:
             raise ValueError
-        values = [
-            datetime.fromisoformat(part) if kind is datetime else part
-            for part, kind in zip(parts, types, strict=True)
-        ]
-        if not all(isinstance(value, kind) for value, kind in zip(values, types, strict=True)):
-            raise ValueError
-    except (ValueError, TypeError, AttributeError, binascii.Error):
+        return [_cursor_part(part, type_) for part, type_ in zip(parts, types, strict=True)]
+    except (ValueError, TypeError, AttributeError, RecursionError, binascii.Error):
         raise InvalidInputError("this cursor was not made by this query; start without one") from None
-    return values
+
+
+def _cursor_part(part: Any, kind: type) -> Any:
+    if kind is datetime:
+        return datetime.fromisoformat(part).astimezone(UTC)
+    if type(part) is not kind:
+        raise ValueError
+    return to_text(part, "cursor") if isinstance(part, str) else _to_int64(part, "cursor")
 
 
 def _check_limit(limit: object) -> None:
@@ -240,5 +311,24 @@ def _check_time(value: object, name: str) -> None:
         raise InvalidInputError(f"{name} must be a datetime with a time zone, such as {datetime.now(UTC)}")
 
 
+def _to_int64(value: object, name: str) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or not -(2**63) <= value < 2**63:
+        raise InvalidInputError(f"{name} must be an integer of at most 64 bits")
+    return value
+
+
 def _decoded(value: Any) -> Any:
-    return json.loads(value) if isinstance(value, str | bytes) else value
+    try:
+        return json.loads(value) if isinstance(value, str | bytes) else value
+    except (ValueError, RecursionError):
+        raise StoreError("a stored JSON value cannot be read") from None
+
+
+def _stored(model: type[M], fields: Mapping[str, Any], session_id: str) -> M:
+    try:
+        return model.model_validate(fields)
+    except ValidationError as error:
+        faults = "; ".join(f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors())
+        raise StoreError(
+            f"a stored {model.__name__} of session {session_id!r} cannot be read: {faults}"
+        ) from None
