@@ -28,7 +28,7 @@ agent = Agent(
     routes=[
         Route(
             "Book a table",
-            description="Reserve a table for lunch or dinner: make a booking, a reservation.",
+            description="Reserve a table to eat lunch, brunch or dinner: a booking, a reservation.",
             required_fields=["party_size", "date", "time", "name"],
             optional_fields=["seating", "phone"],
             steps=[
@@ -42,7 +42,7 @@ agent = Agent(
         ),
         Route(
             "Opening hours",
-            description="Tell when the restaurant is open or closed.",
+            description="Tell when we are open or closed.",
             steps=[Step("We are open from noon to 10 pm, every day.", id="hours")],
         ),
     ],

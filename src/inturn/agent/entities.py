@@ -77,7 +77,7 @@ def _day_alone(match: re.Match[str], said: _Said) -> str | None:
 
 
 def _relative_day(match: re.Match[str], said: _Said) -> str:
-    ahead = {"today": 0, "tonight": 0, "tomorrow": 1}.get(match[0].lower(), 2)
+    ahead = {"day after tomorrow": 2, "tomorrow": 1, "tmrw": 1}.get(match[0].lower(), 0)
     return (said.today + timedelta(days=ahead)).isoformat()
 
 
@@ -87,7 +87,8 @@ def _days_ahead(match: re.Match[str], said: _Said) -> str:
 
 
 def _weekday(match: re.Match[str], said: _Said) -> str:
-    ahead = (_WEEKDAYS.index(match["weekday"].lower()) - said.today.weekday() - 1) % 7 + 1
+    number = next(i for i, day in enumerate(_WEEKDAYS) if day.startswith(match["weekday"][:3].lower()))
+    ahead = (number - said.today.weekday() - 1) % 7 + 1
     return (said.today + timedelta(days=ahead)).isoformat()
 
 
@@ -169,8 +170,10 @@ _PARTS = {
     ),
     "COUNT": rf"(?P<count>\d{{1,2}}|{'|'.join(_COUNTS)})",
     "WEEKDAY": f"(?P<weekday>{'|'.join(_WEEKDAYS)})",
+    "SHORT_DAY": "(?P<weekday>mon|tue|tues|wed|thu|thur|thurs|fri|sat|sun)",
     "WORDS": "|".join(sorted(_NUMBERS, key=len, reverse=True)),
     "NAME": r"(?P<name>(?-i:[^\W\d_a-z][\w'’-]*(?: [^\W\d_a-z][\w'’-]*){0,3}))",
+    "FULL_NAME": r"(?P<name>(?-i:[^\W\d_a-z][\w'’-]*(?: [^\W\d_a-z][\w'’-]*){1,3}))",
 }
 
 _RULES = [
@@ -180,9 +183,12 @@ _RULES = [
     _rule("date", r"\b{DAY}(?:st|nd|rd|th)?(?: of)? {MONTH}\b{YEAR}", _day_of_month),
     _rule("date", r"\b{MONTH} {DAY}(?:st|nd|rd|th)?\b{YEAR}", _day_of_month),
     _rule("date", r"\bthe {DAY}(?:st|nd|rd|th)\b", _day_alone),
-    _rule("date", r"\bday after tomorrow\b|\btoday\b|\btonight\b|\btomorrow\b", _relative_day),
+    _rule("date", r"\bday after tomorrow\b|\btomorrow\b|\btmrw\b|\btoday\b|\btonight\b", _relative_day),
+    _rule("date", r"\bthis (?:morning|afternoon|evening)\b", _relative_day),
     _rule("date", r"\bin {COUNT} (?P<unit>day|week)s?\b", _days_ahead),
     _rule("date", r"\b(?:(?:next|this|coming) )?{WEEKDAY}\b", _weekday),
+    _rule("date", r"\b(?:on|next|this) {SHORT_DAY}\b", _weekday),
+    _rule("date", r"\b{SHORT_DAY}(?= (?:at )?\d)", _weekday),
     _rule("time", r"\b(?P<hour>\d{{1,2}})[:h](?P<minute>\d{{2}})(?!\d)(?: ?{HALF})?", _clock),
     _rule("time", r"\b{HOUR} ?{HALF}", _hour),
     _rule("time", r"\b(?P<part>half past|quarter past|quarter to) {HOUR}\b", _half_or_quarter),
@@ -197,5 +203,6 @@ _RULES = [
         r"under the name(?: of)?|under) {NAME}",
         _text,
     ),
+    _rule("name", r"^(?!thank|good|see|hello|hi\b){FULL_NAME}[^\w\0]*(?:\0.*)?$", _text),
     _rule("number", r"(?<![\w.,-])-?\d+(?:,\d{{3}})*(?:\.\d+)?(?!\w)|\b(?:{WORDS})\b", _number),
 ]

@@ -16,11 +16,11 @@ from inturn.agent.schema import RESERVED
 from inturn.session.state import utcnow
 
 _CORRECTION = re.compile(
-    r"\b(?:actually|instead|rather|change|make it|make that|correction|i meant|wait)\b", re.I
+    r"\b(?:actually|instead|rather|change|make it|make that|correction|i meant?|wait|let['’]?s say)\b", re.I
 )
 _SMALL_TALK = re.compile(
-    r"(?:hi|hello|hey|ok|okay|oh|and|yes|yeah|no|none|nothing|nope|sure|thanks|thank you|please|good \w+|"
-    r"bye|so|well|\W)*",
+    r"(?:hi|hello|hey|ok|okay|oh|and|yes|yeah|no|none|nothing|nope|sure|thanks|thx|thank you|please|pls|"
+    r"good \w+|bye|so|well|\W)*",
     re.I,
 )
 _LEAD_IN = re.compile(
@@ -31,7 +31,11 @@ _LEAD_IN = re.compile(
 _YES = re.compile(r"\b(?:yes|yep|yeah|sure|of course|please do|correct|right|okay|ok)\b", re.I)
 _NO = re.compile(r"\b(?:no|nope|not|never)\b|n['’]t\b", re.I)
 _ANY = re.compile(r"\b(?:no preference|don['’]?t (?:mind|care)|any(?:where|thing)?|either|whatever)\b", re.I)
-_COUNTED = re.compile(r"\b(?:for|are|be|with|of|just|it|make it)\s+(?:just |only |about )?$", re.I)
+_COUNTED = re.compile(
+    r"(?:\b(?:for|are|be|with|of|just|it|makes|fit)|['’]re)\s+(?:just |only |about )?$", re.I
+)
+_DENIED = re.compile(r"\bnot\s+(?:for\s+|at\s+|on\s+)?$", re.I)
+_HEADS = re.compile(r"\s*(?:of (?:us|them)|people|ppl|persons|guests)\b", re.I)
 _UNIT = re.compile(
     r"\s*(?:minutes?|mins?|hours?|days?|weeks?|months?|years?|nights?|%|percent|euros?|dollars?)\b", re.I
 )
@@ -48,7 +52,8 @@ def fill_fields(request: ModelRequest) -> dict[str, Any]:
       it counts something ("we are five", "5 guests").
     - Yes and no fill a `bool` that was asked for; other text a `str` that was asked for, unless it is a
       question or small talk.
-    - A field that has a value keeps it, unless the message corrects ("actually", "make it", "instead").
+    - A field that has a value keeps it, unless the message corrects ("actually", "make it", "instead") or
+      names another choice.
     """
     fields = {name: field for name, field in request.output.model_fields.items() if name not in RESERVED}
     return _Filling(request, fields).run()
@@ -74,7 +79,8 @@ class _Filling:
             if kind == "choice":
                 self._fill_choice(name)
         for entity in self._entities:
-            self._fill_typed(entity)
+            if not _DENIED.search(self._text[: entity.start]):
+                self._fill_typed(entity)
         for name in self._asked:
             if name not in self._values:
                 self._fill_asked(name)
@@ -94,8 +100,6 @@ class _Filling:
             self._used.append(entity)
 
     def _fill_choice(self, name: str) -> None:
-        if not self._is_free(name):
-            return
         found: list[Entity] = []
         for option in _options(self._fields[name].annotation):
             words = "[ _-]".join(map(re.escape, re.split(r"[\s_-]+", str(option))))
@@ -146,7 +150,9 @@ class _Filling:
 
     def _is_count(self, entity: Entity) -> bool:
         before, after = self._text[: entity.start], self._text[entity.end :]
-        return (self._corrects or bool(_COUNTED.search(before))) and not _UNIT.match(after)
+        if _UNIT.match(after):
+            return False
+        return self._corrects or bool(_COUNTED.search(before) or _HEADS.match(after))
 
 
 def _kind(name: str, annotation: Any) -> str:

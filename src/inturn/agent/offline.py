@@ -7,10 +7,12 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
+from inturn.agent.entities import find_entities
 from inturn.agent.filling import fill_fields
 from inturn.agent.provider import ModelReply, ModelRequest, PlannedStep
 from inturn.agent.schema import DONE, NO_ROUTE
 from inturn.contract import Usage
+from inturn.session.state import utcnow
 
 
 class OfflineProvider:
@@ -46,7 +48,10 @@ def _is_open(step: PlannedStep, values: Mapping[str, Any]) -> bool:
 
 
 def _choose(request: ModelRequest) -> str:
-    said = _stems(request.messages[-1].content)
+    message = request.messages[-1]
+    # A date speaks for a route that collects a date: what was found counts by the name of its kind.
+    found = find_entities(message.content, (message.timestamp or utcnow()).date())
+    said = _stems(" ".join([message.content, *(entity.kind for entity in found)]))
     scores = {route_id: len(said & _stems(text)) for route_id, text in request.choices.items()}
     best = max(scores, key=lambda route_id: scores[route_id])
     return best if scores[best] else NO_ROUTE

@@ -122,7 +122,8 @@ def _within(route: Route | None) -> str:
 
 def _route_text(route: Route) -> str:
     when = f"(when: {route.when})" if isinstance(route.when, str) else ""
-    return " ".join(part for part in (f"{route.title}.", route.description, when) if part)
+    fields = f"Collects {', '.join(route.fields)}." if route.fields else ""
+    return " ".join(part for part in (f"{route.title}.", route.description, when, fields) if part)
 
 
 def _plan_text(plan: Sequence[PlannedStep]) -> str:
