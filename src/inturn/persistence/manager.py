@@ -286,7 +286,7 @@ class PersistenceManager:
     def _commit(
         self, session: SessionState, messages: Sequence[Message] = (), turn: TurnRecord | None = None
     ) -> Committed:
-        if self.user_id is not None and session.user_id is None:
+        if session.version == 0 and session.user_id is None:
             session = session.model_copy(update={"user_id": self.user_id})
         self._check_user(session)
         return self._adapter.commit(session, messages, expected_version=session.version, turn=turn)
