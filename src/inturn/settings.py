@@ -73,16 +73,22 @@ class Settings(BaseSettings):
     cleanup_seconds: Seconds = Field(3600.0, description="How often beat asks for retention.")
 
     openai_api_key: SecretStr | None = Field(
-        None, validation_alias=AliasChoices("INTURN_OPENAI_API_KEY", "OPENAI_API_KEY")
+        None,
+        validation_alias=AliasChoices("INTURN_OPENAI_API_KEY", "OPENAI_API_KEY"),
+        description="OpenAIProvider's key.",
     )
     openai_base_url: str | None = Field(
-        None, validation_alias=AliasChoices("INTURN_OPENAI_BASE_URL", "OPENAI_BASE_URL")
+        None,
+        validation_alias=AliasChoices("INTURN_OPENAI_BASE_URL", "OPENAI_BASE_URL"),
+        description="The server OpenAIProvider asks; default: OpenAI's own.",
     )
-    openai_model: str = "gpt-5-mini"
+    openai_model: str = Field("gpt-5-mini", description="The model OpenAIProvider asks for.")
     offline_latency: float = Field(0.0, ge=0, description="Seconds OfflineProvider takes, for shows.")
 
-    log_format: Annotated[str, Field(pattern="^(console|json)$")] = "console"
-    log_level: str = "INFO"
+    log_format: str = Field(
+        "console", pattern="^(console|json)$", description="`console` for people, `json` for machines."
+    )
+    log_level: str = Field("INFO", description="The least level that is logged.")
 
     @model_validator(mode="after")
     def _check_times(self) -> Settings:

@@ -1,0 +1,188 @@
+"""The words around the code: examples run, commands and links exist, tables are those of the settings.
+
+Run as a program (`python -m tests.unit.test_docs`) it writes docs/settings.md anew.
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import AliasChoices, SecretStr
+from pydantic.fields import FieldInfo
+
+from inturn.cli import app
+from inturn.embedded.valkey import EmbeddedValkey
+from inturn.settings import Settings
+from tests.nodes import ROOT, clean_environment, worker_container
+
+PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
+README = (ROOT / "README.md").read_text()
+SETTINGS_PAGE = ROOT / "docs" / "settings.md"
+DEFAULT_REDIS = str(Settings.model_fields["redis_url"].default.get_secret_value())
+
+
+def commands(page: str, program: str) -> set[str]:
+    """What follows `program` wherever a shell block or a span of code in a page calls it."""
+    text = re.sub(r"^```python\n.*?^```$", "", page, flags=re.M | re.S)
+    shell = re.findall(r"^```sh\n(.*?)^```$", text, re.M | re.S)
+    spans = re.findall(r"`([^`\n]+)`", re.sub(r"^```.*?^```$", "", text, flags=re.M | re.S))
+    return {name for code in [*shell, *spans] for name in re.findall(rf"\b{program} ([a-z]+)\b", code)}
+
+
+class TestReadme:
+    @pytest.fixture
+    def examples(self, tmp_path: Path) -> dict[str, str]:
+        """The marked Python blocks by file name, written to `tmp_path`."""
+        found = dict(re.findall(r"^<!-- example: (\S+) -->\n```python\n(.*?)^```$", README, re.M | re.S))
+        for name, code in found.items():
+            (tmp_path / name).write_text(code)
+        return found
+
+    def test_it_opens_with_the_two_commands(self) -> None:
+        first = re.match(r"# inturn\n\n```sh\n(.*?)```", README, re.S)
+
+        assert first
+        assert re.findall(r"^\S+ \S+", first[1], re.M) == ["make demo", "make test"]
+
+    def test_every_python_block_is_an_example_that_runs(self, examples: dict[str, str]) -> None:
+        assert list(examples) == ["front_desk.py", "talk.py", "enqueue.py", "bare.py"]
+        assert README.count("```python") == len(examples)
+
+    def test_the_agent_talks_in_one_process(self, examples: dict[str, str], tmp_path: Path) -> None:
+        assert run(tmp_path, "talk.py") == printed(examples["talk.py"])
+
+    @pytest.mark.process
+    def test_the_agent_talks_through_the_queue(
+        self, examples: dict[str, str], tmp_path: Path, valkey: EmbeddedValkey
+    ) -> None:
+        env = {
+            "REDIS_URL": valkey.url,
+            "DATABASE_URL": f"sqlite:///{tmp_path / 'inturn.db'}",
+            "INTURN_AGENT": "front_desk:agent",
+            "INTURN_KEY_PREFIX": f"inturn-test-{secrets.token_hex(4)}",
+        }
+        assert examples["bare.py"].count(DEFAULT_REDIS) == 2
+        (tmp_path / "bare.py").write_text(examples["bare.py"].replace(DEFAULT_REDIS, valkey.url))
+        worker = worker_container(tmp_path, env)
+        try:
+            worker.start()
+            for name in ("enqueue.py", "bare.py"):
+                assert run(tmp_path, name, **env) == printed(examples[name])
+        finally:
+            worker.remove()
+
+    def test_it_names_all_commands_of_inturn_and_no_others(self) -> None:
+        assert commands(README, "inturn") == {command.name for command in app.registered_commands}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+class TestPages:
+    def test_commands_and_make_targets_exist(self, page: Path) -> None:
+        targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.M))
+
+        assert commands(page.read_text(), "inturn") <= {command.name for command in app.registered_commands}
+        assert commands(page.read_text(), "make") <= targets
+
+    def test_relative_links_lead_somewhere(self, page: Path) -> None:
+        for link in re.findall(r"\]\(([^)\s]+)\)", page.read_text()):
+            if "://" in link:
+                continue
+            path, _, anchor = link.partition("#")
+            target = page.parent / path if path else page
+            assert target.exists(), link
+            assert target.resolve().is_relative_to(ROOT), link
+            if anchor:
+                assert anchor in anchors(target), link
+
+    def test_settings_that_are_named_exist(self, page: Path) -> None:
+        named = set(re.findall(r"\bINTURN_[A-Z_]+\b", page.read_text()))
+
+        assert named <= {name for field in Settings.model_fields.items() for name in variables(*field)}
+
+
+def test_the_page_of_settings_is_up_to_date() -> None:
+    wanted = settings_page()
+
+    assert wanted == SETTINGS_PAGE.read_text(), (
+        f"docs/settings.md is out of date; `python -m tests.unit.test_docs` writes it anew:\n\n{wanted}"
+    )
+
+
+def test_every_setting_says_what_it_means() -> None:
+    assert [name for name, field in Settings.model_fields.items() if not field.description] == []
+
+
+def test_the_times_in_the_life_of_a_turn_are_the_defaults() -> None:
+    rows = re.findall(
+        r"^\|.*\| ([\d.]+) \w+ \| `INTURN_(\w+)` \|$", (ROOT / "docs/turn-life.md").read_text(), re.M
+    )
+
+    assert len(rows) >= 8
+    assert {name: float(value) for value, name in rows} == {
+        name: float(Settings.model_fields[name.lower()].default) for _, name in rows
+    }
+
+
+def run(directory: Path, name: str, **env: str) -> str:
+    """Run a Python file in `directory`; gives what it prints."""
+    done = subprocess.run(
+        [sys.executable, "-W", "error", name],
+        cwd=directory,
+        env={**clean_environment(), **env},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def printed(code: str) -> str:
+    """What an example says it prints: its lines that begin with `# `."""
+    return "".join(f"{line}\n" for line in re.findall(r"^ *# (.*)$", code, re.M))
+
+
+def anchors(page: Path) -> set[str]:
+    """The anchors that headings of a page get on GitHub."""
+    headings = re.findall(r"^#+ (.+)$", page.read_text(), re.M)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def settings_page() -> str:
+    """docs/settings.md as it should be: what stands before the table, then a row for each setting."""
+    before = SETTINGS_PAGE.read_text().partition("| variable |")[0]
+    return before + "".join(f"{row}\n" for row in settings_rows())
+
+
+def settings_rows() -> Iterator[str]:
+    yield "| variable | default | meaning |"
+    yield "| --- | --- | --- |"
+    for name, field in Settings.model_fields.items():
+        names = " or ".join(f"`{variable}`" for variable in variables(name, field))
+        yield f"| {names} | {shown(field.default)} | {field.description} |"
+
+
+def variables(name: str, field: FieldInfo) -> list[str]:
+    """The variables a setting is read from; the first one that is set wins."""
+    if isinstance(field.validation_alias, AliasChoices):
+        return [str(choice) for choice in field.validation_alias.choices]
+    return [f"INTURN_{name.upper()}"]
+
+
+def shown(default: Any) -> str:
+    if default is None:
+        return ""
+    if isinstance(default, SecretStr):
+        default = default.get_secret_value()
+    return f"`{default:g}`" if isinstance(default, float) else f"`{default}`"
+
+
+if __name__ == "__main__":
+    SETTINGS_PAGE.write_text(settings_page())
