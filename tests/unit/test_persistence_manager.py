@@ -605,8 +605,11 @@ class TestTurnsFromOutside:
         with pytest.raises(InvalidInputError) as raised:
             persistence.save_message(session_id="s", role="user", content=["my secret"])  # type: ignore[arg-type]
 
+        with pytest.raises(ValueError, match="content") as raw:
+            HistoryItem(role="user", content=["my secret"])  # type: ignore[arg-type]
+
         assert "content" in str(raised.value)
-        assert "secret" not in str(raised.value)
+        assert "secret" not in f"{raised.value} {raw.value}"
 
     def test_a_turn_is_known_by_its_commit(self, persistence: PersistenceManager) -> None:
         session = persistence.create_session(id="s")

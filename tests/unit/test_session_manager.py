@@ -587,6 +587,21 @@ class TestOtherWriters:
         ours.add_message("user", "Hello")
         assert stored(store) == ["Hello"]
 
+    def test_a_message_that_could_not_be_saved_is_not_dropped_for_a_session_of_somebody_else(
+        self, troubled: TroubledStore
+    ) -> None:
+        ours, theirs = SessionManager(troubled, session_id="s"), SessionManager(troubled, session_id="s")
+        troubled.failing = {"commit"}
+        with pytest.raises(StoreUnavailableError):
+            ours.add_message("user", "unsaved")
+        troubled.failing = set()
+        theirs.get_or_create()
+
+        with pytest.raises(SessionConflictError):
+            ours.get_or_create()
+
+        assert ours.get_or_create().version == 1
+
     def test_a_message_whose_save_had_an_unknown_end_is_not_saved_twice(
         self, troubled: TroubledStore
     ) -> None:
@@ -618,11 +633,18 @@ class TestOtherWriters:
         manager = SessionManager(store, session_id="s")
         manager.get_or_create()
 
-        with ThreadPoolExecutor(5) as pool:
-            list(pool.map(lambda number: manager.add_message("user", str(number)), range(5)))
+        def write(number: int) -> None:
+            manager.add_message("user", str(number))
+            manager.set_data({str(number): number})
+            manager.save()
 
-        assert state(manager).version == 6
+        with ThreadPoolExecutor(5) as pool:
+            list(pool.map(write, range(5)))
+
+        assert state(manager).version == 11
         assert sorted(said(manager)) == sorted(stored(store)) == ["0", "1", "2", "3", "4"]
+        data = SessionManager(store, session_id="s").get_data()
+        assert data == manager.get_data() == {str(number): number for number in range(5)}
 
     def test_a_session_of_another_user_is_out_of_reach(self, store: PersistenceAdapter) -> None:
         SessionManager(store, session_id="s", user_id="they").add_message("user", "private")
@@ -732,13 +754,14 @@ class TestTurns:
         del session.data["gone"]
         session.data_by_route["booking"] = {"guests": 2}
 
+        store.session_repository.update("s", {"data_by_route": {"booking": {"vip": 1}, "other": {"a": 1}}})
         persistence.update_collected_data("s", {"preferences": {"theme": "dark"}, "guests": 9})
         persistence.complete_session("s")
         manager.commit(messages("s", "question", "answer"), self.turn())
 
         other = SessionManager(store, session_id="s").get_or_create()
         assert other.data == {"name": "John", "guests": 2, "preferences": {"theme": "dark"}}
-        assert other.data_by_route == {"booking": {"guests": 2}}
+        assert other.data_by_route == {"booking": {"guests": 2, "vip": 1}, "other": {"a": 1}}
         assert other.status == "completed"
         assert other.completed_at is not None
         assert other.current_route is not None
@@ -750,7 +773,7 @@ class TestTurns:
         manager = SessionManager(persistence, session_id="s")
         manager.get_or_create()
         manager.load()
-        persistence.update_route_step("s", "theirs", "one")
+        persistence.update_route_step("s", "theirs")
         manager.commit(messages("s", "a"))
         route = state(manager).current_route
         assert route is not None
@@ -758,7 +781,7 @@ class TestTurns:
 
         manager.load()
         state(manager).enter_route(RouteRef(id="ours"))
-        persistence.update_route_step("s", "theirs", "two")
+        persistence.update_route_step("s", "theirs", "a step of theirs")
         manager.commit(messages("s", "b"))
         route = state(manager).current_route
         assert route is not None

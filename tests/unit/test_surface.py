@@ -51,6 +51,20 @@ def test_an_unknown_name_is_an_attribute_error(module: str) -> None:
         _ = importlib.import_module(module).Nonsense
 
 
+@pytest.mark.parametrize("missing", ["psycopg", "psycopg_pool"])
+def test_a_missing_driver_is_named_with_what_to_install(missing: str) -> None:
+    script = (
+        f"import sys; sys.modules[{missing!r}] = None\n"
+        "from inturn.errors import MissingDriverError\n"
+        "try:\n    from inturn.persistence import PostgreSQLAdapter\n"
+        "except MissingDriverError as error:\n    print(error)"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+
+    assert "PostgreSQLAdapter" in done.stdout
+    assert "pip install 'psycopg[binary,pool]'" in done.stdout
+
+
 def test_every_error_is_public() -> None:
     defined = {
         name

@@ -69,10 +69,13 @@ def __getattr__(name: str) -> Any:
     try:
         return getattr(importlib.import_module(home), name)
     except ModuleNotFoundError as error:
-        if error.name is None or error.name.partition(".")[0] == "inturn":
+        from inturn.persistence.registry import DRIVERS
+
+        missing = (error.name or "").partition(".")[0]
+        if missing not in DRIVERS:
             raise
         raise MissingDriverError(
-            f"{name} needs the package {error.name}; install it with: pip install 'inturn[{_HOMES[name]}]'"
+            f"{name} needs {missing}, which is not installed: pip install '{DRIVERS[missing]}'"
         ) from error
 
 

@@ -17,10 +17,11 @@ _ADAPTERS = {
     "postgresql": "inturn.persistence.postgresql:PostgreSQLAdapter",
     "postgres": "inturn.persistence.postgresql:PostgreSQLAdapter",
 }
-_DRIVERS = {
+DRIVERS = {
     "psycopg": "psycopg[binary,pool]",
     "psycopg_pool": "psycopg[binary,pool]",
 }
+"""What to install, by the module that is missing."""
 _NOT_EVERYWHERE = frozenset({"pool_size"})
 
 
@@ -67,10 +68,10 @@ def _load(scheme: str) -> Callable[..., PersistenceAdapter]:
         adapter: Callable[..., PersistenceAdapter] = getattr(importlib.import_module(module), name)
     except ModuleNotFoundError as error:
         missing = (error.name or "").partition(".")[0]
-        if missing not in _DRIVERS:
+        if missing not in DRIVERS:
             raise
         raise MissingDriverError(
-            f"{scheme}:// needs {missing}, which is not installed: pip install '{_DRIVERS[missing]}'"
+            f"{scheme}:// needs {missing}, which is not installed: pip install '{DRIVERS[missing]}'"
         ) from error
     return adapter
 

@@ -82,9 +82,8 @@ class SessionRepository:
         `limit=None` lists all of them.
         """
         query = SessionQuery(user_id=user_id, status=status, older_than=older_than)
-        return [
-            session for session in _collect(self._adapter.find_sessions, query, limit) if self.sees(session)
-        ]
+        found = _collect(self._adapter.find_sessions, query, limit)
+        return found if self._user_id in (None, user_id) else []
 
     def update(
         self, session_id: str, data: Mapping[str, Any], *, expected_version: int | None = None

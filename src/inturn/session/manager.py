@@ -179,11 +179,9 @@ class SessionManager:
         """Save what is not saved yet: without changes nothing, during a turn nothing before its end."""
         with self._lock:
             held = self._held
-            if (
-                held is not None
-                and self._before is None
-                and (held.session.version == 0 or held.has_changes())
-            ):
+            if held is None or self._before is not None:
+                return
+            if held.session.version == 0 or held.has_changes():
                 self._save(held)
 
     def delete(self) -> bool:
@@ -335,11 +333,8 @@ class SessionManager:
             return self._persistence.commit(held.session, messages, turn=turn)
         except SessionConflictError:
             self._stale = True
-            # Changes from before the turn belong to the very state they were made on.
-            if tries == 1 or self._before is None or self._before.has_changes():
-                raise
             found = self._persistence.find_session_by_id(held.session.id)
-            if found is None or not held.rebase(found):
+            if tries == 1 or found is None or not held.rebase(found):
                 raise
         return self._commit(held, messages, turn, tries - 1)
 
