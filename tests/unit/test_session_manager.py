@@ -787,6 +787,21 @@ class TestTurns:
         assert route is not None
         assert (route.id, state(manager).current_step) == ("ours", None)
 
+    def test_endless_changes_by_others_end_in_the_conflict(self, troubled: TroubledStore) -> None:
+        persistence = PersistenceManager(troubled)
+        manager = SessionManager(persistence, session_id="s")
+        manager.get_or_create()
+        manager.load()
+
+        def again() -> None:
+            persistence.update_collected_data("s", {"a": 1})
+            troubled.meanwhile = [again]
+
+        troubled.meanwhile = [again]
+
+        with pytest.raises(SessionConflictError):
+            manager.commit(messages("s", "question"), self.turn())
+
     def test_a_session_deleted_during_its_turn_is_not_brought_back(self, store: PersistenceAdapter) -> None:
         manager = SessionManager(store, session_id="s")
         manager.add_message("user", "Hello")
