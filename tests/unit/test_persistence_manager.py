@@ -606,7 +606,7 @@ class TestTurnsFromOutside:
             persistence.save_message(session_id="s", role="user", content=["my secret"])  # type: ignore[arg-type]
 
         with pytest.raises(ValueError, match="content") as raw:
-            HistoryItem(role="user", content=["my secret"])  # type: ignore[arg-type]
+            HistoryItem(role="user", content=["my secret"])
 
         assert "content" in str(raised.value)
         assert "secret" not in f"{raised.value} {raw.value}"
