@@ -69,12 +69,22 @@ def test_a_value_that_is_not_valid_is_asked_again_and_not_kept() -> None:
 def test_a_conversation_goes_on_where_it_was_left() -> None:
     store = MemoryAdapter()
     first = Agent(
-        "Pizzeria", provider=OfflineProvider(), schema=Order, routes=[ORDER], persistence=store, session_id="s"
+        "Pizzeria",
+        provider=OfflineProvider(),
+        schema=Order,
+        routes=[ORDER],
+        persistence=store,
+        session_id="s",
     )
     first.respond("three pizzas please")
 
     later = Agent(
-        "Pizzeria", provider=OfflineProvider(), schema=Order, routes=[ORDER], persistence=store, session_id="s"
+        "Pizzeria",
+        provider=OfflineProvider(),
+        schema=Order,
+        routes=[ORDER],
+        persistence=store,
+        session_id="s",
     )
 
     assert later.respond("tomorrow").step == "name"
