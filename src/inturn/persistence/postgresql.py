@@ -146,7 +146,9 @@ class PostgreSQLAdapter(PersistenceAdapter):
         if taken:
             raise rows.taken_message_id()
         # What was in the way a moment ago is gone since.
-        raise SessionConflictError(session.id, expected_version, None if stored is None else stored["version"])
+        raise SessionConflictError(
+            session.id, expected_version, None if stored is None else stored["version"]
+        )
 
     def find_sessions(self, query: SessionQuery) -> Page[SessionState]:
         """See `PersistenceAdapter.find_sessions`."""

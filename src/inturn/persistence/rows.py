@@ -175,9 +175,7 @@ def next_commit(
     Both are validated once more: fields may have been assigned since, and a row that cannot be read back
     must not be written. Raises `InvalidInputError`.
     """
-    _to_int64(expected_version, "expected_version")
-    if expected_version < 0:
-        raise InvalidInputError("expected_version must be 0, for a new session, or more")
+    _to_count(expected_version, "expected_version")
     if expected_version == 0 and session.message_count:
         raise InvalidInputError("a new session has no messages yet: its message_count must be 0")
     for message in messages:
@@ -185,6 +183,11 @@ def next_commit(
             raise InvalidInputError(f"a message of session {message.session_id!r} in one of {session.id!r}")
     if turn is not None and turn.session_id != session.id:
         raise InvalidInputError(f"a turn of session {turn.session_id!r} in one of {session.id!r}")
+    # Before pydantic, which would take bytes for a text.
+    check_id(session.id)
+    for user_id in (session.user_id, *(message.user_id for message in messages)):
+        if user_id is not None:
+            check_id(user_id, "user ID")
     session = build(SessionState, session.__dict__)
     first = session.message_count + 1
     numbered = [
@@ -225,8 +228,7 @@ def taken_message_id() -> InvalidInputError:
 def check_load(session_id: str, last_messages: int, turn_id: str | None) -> None:
     """Raise `InvalidInputError` for what no backend should be asked."""
     check_id(session_id)
-    if _to_int64(last_messages, "last_messages") < 0:
-        raise InvalidInputError("last_messages must be 0 or more")
+    _to_count(last_messages, "last_messages")
     if turn_id is not None:
         turn_key(turn_id)
 
@@ -236,7 +238,7 @@ def check_targets(targets: Sequence[Target]) -> None:
     for target in targets:
         check_id(target.session_id)
         if target.version is not None:
-            _to_int64(target.version, "version")
+            _to_count(target.version, "version")
 
 
 def check_session_query(query: SessionQuery) -> None:
@@ -309,6 +311,13 @@ def _check_time(value: object, name: str) -> None:
         return
     if not isinstance(value, datetime) or value.tzinfo is None:
         raise InvalidInputError(f"{name} must be a datetime with a time zone, such as {datetime.now(UTC)}")
+
+
+def _to_count(value: object, name: str) -> int:
+    count = _to_int64(value, name)
+    if count < 0:
+        raise InvalidInputError(f"{name} must be 0 or more")
+    return count
 
 
 def _to_int64(value: object, name: str) -> int:

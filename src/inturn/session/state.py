@@ -34,7 +34,8 @@ Time = Annotated[AwareDatetime, AfterValidator(_to_utc)]
 
 class _State(BaseModel):
     # A refused value may be what somebody said, and errors end in logs.
-    model_config = ConfigDict(hide_input_in_errors=True)
+    # Fields can be assigned, so what was valid when it was made need not be when it is saved.
+    model_config = ConfigDict(hide_input_in_errors=True, revalidate_instances="always")
 
 
 class HistoryItem(_State):
