@@ -12,12 +12,14 @@ from pydantic import BaseModel
 from inturn.agent.definition import Definition
 from inturn.agent.provider import Provider
 from inturn.agent.route import Route
+from inturn.agent.schema import clean
 from inturn.agent.turn import Turn
 from inturn.contract import Response, TurnFault, TurnResult
 from inturn.errors import InvalidInputError, SessionConflictError, TurnFailedError
 from inturn.ids import create_turn_id
 from inturn.persistence.adapter import PersistenceAdapter
 from inturn.persistence.manager import PersistenceManager
+from inturn.persistence.rows import turn_key
 from inturn.session.manager import SessionManager
 from inturn.session.state import HistoryItem, Message, SessionState, TurnRecord, utcnow
 from inturn.values import to_json, to_text
@@ -147,17 +149,17 @@ class Agent:
     def record_failure(self, message: str, fault: TurnFault, *, turn_id: str) -> Response:
         """Record a turn as given up: `message` and the agent's fallback message are added to the history.
 
-        Everything else of the session stays as it is. The response carries the fallback message and the
-        finish reason `failed`. A turn that was recorded before changes nothing: its stored response is
-        returned, and another finish reason tells that it had succeeded.
+        Everything else of the session stays as it is. Of a message that no store can keep, which may be why
+        the turn failed, the rest is kept. The response carries the fallback message and the finish reason
+        `failed`. A turn that was recorded before changes nothing: its stored response is returned, and
+        another finish reason tells that it had succeeded.
         """
-        _check_text(message)
 
         def give_up(session: SessionState, turn_id: str) -> _Taken:
             route = session.current_route.id if session.current_route else None
             step = session.current_step.id if session.current_step else None
             now = utcnow()
-            asked = HistoryItem(role="user", content=message, timestamp=now)
+            asked = HistoryItem(role="user", content=clean(message), timestamp=now)
             reply = HistoryItem(role="assistant", content=self._definition.fallback_message, timestamp=now)
             response = Response(
                 message=reply.content,
@@ -184,6 +186,8 @@ class Agent:
         return self._take(turn_id, give_up).response
 
     def _take(self, turn_id: str | None, take: Callable[[SessionState, str], _Taken]) -> TurnResult:
+        if turn_id is not None:
+            turn_key(turn_id)  # refuse now what would be refused once the model has answered
         with self._lock:
             for _ in range(MAX_TRIES - 1):
                 try:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from functools import cached_property
 
 from pydantic import BaseModel
 
@@ -42,11 +41,7 @@ class Definition:
             None: self.schema.output(),
             **{route.id: self.schema.output(step.id for step in route.steps) for route in self.routes},
         }
-
-    @cached_property
-    def choice_output(self) -> type[BaseModel]:
-        """The output asked for where a route is to be chosen."""
-        return choice_output(route.id for route in self.routes)
+        self.choice_output = choice_output(route.id for route in self.routes)
 
     def route(self, route_id: str | None) -> Route | None:
         """The route with this ID."""

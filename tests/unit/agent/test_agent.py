@@ -39,7 +39,7 @@ def store() -> MemoryAdapter:
     return MemoryAdapter()
 
 
-def agent(store: MemoryAdapter, replies: Any, **options: Any) -> Agent:
+def agent(store: MemoryAdapter | PersistenceManager, replies: Any, **options: Any) -> Agent:
     return Agent(
         "Shop",
         provider=ScriptedProvider(replies),
@@ -122,8 +122,16 @@ def test_the_model_sees_no_more_than_the_window(store: MemoryAdapter) -> None:
     assert [line.content for line in asked(bot)[-1].messages] == ["2", "What?", "3"]
 
 
+def test_a_wider_window_of_the_store_does_not_widen_that_of_the_model(store: MemoryAdapter) -> None:
+    bot = agent(PersistenceManager(store), lambda request: "What?", history_window=1)
+    bot.respond("one")
+    bot.respond("two")
+
+    assert [line.content for line in asked(bot)[-1].messages] == ["What?", "two"]
+
+
 def test_a_window_of_nothing_is_nothing(store: MemoryAdapter) -> None:
-    bot = agent(store, lambda request: "What?", history_window=0)
+    bot = agent(PersistenceManager(store), lambda request: "What?", history_window=0)
     bot.respond("one")
     bot.respond("two")
 
@@ -208,6 +216,16 @@ def test_a_message_that_is_no_text_is_refused_before_the_model_is_asked(
     assert asked(bot) == []
 
 
+@pytest.mark.parametrize("turn_id", [5, "", "a\x00b"])
+def test_what_is_no_turn_id_is_refused_before_the_model_is_asked(store: MemoryAdapter, turn_id: Any) -> None:
+    bot = agent(store, [], session_id=None)
+
+    with pytest.raises(InvalidInputError):
+        bot.respond("hi", turn_id=turn_id)
+
+    assert asked(bot) == []
+
+
 def test_metadata_that_is_no_json_is_refused_before_the_model_is_asked(store: MemoryAdapter) -> None:
     bot = agent(store, [])
 
@@ -288,6 +306,14 @@ def test_a_failed_turn_leaves_a_trace_and_nothing_else(store: MemoryAdapter) -> 
     assert (result.state, result.error) == ("failed", FAULT)
     assert loaded.session.current_step is not None
     assert loaded.session.current_step.id == "count"
+
+
+def test_a_message_that_no_store_can_keep_does_not_keep_its_failure_from_being_recorded(
+    store: MemoryAdapter,
+) -> None:
+    agent(store, []).record_failure("a\x00b\ud800", FAULT, turn_id="t")
+
+    assert rows(store)[0].content == "ab\ufffd"
 
 
 def test_a_failure_is_recorded_once(store: MemoryAdapter) -> None:

@@ -164,6 +164,16 @@ def test_an_optional_field_is_asked_once() -> None:
     assert bot.respond("Oslo").is_route_complete
 
 
+def test_a_last_question_waits_for_its_answer_even_if_it_is_optional() -> None:
+    bot = agent(
+        [{"city": "Oslo", "message": "Anything else?"}, {"next_step": "done", "message": "Bye!"}],
+        trip(CITY, Step("Anything else?", collect=["notes"]), optional_fields=["notes"]),
+    )
+
+    assert not bot.respond("Oslo").is_route_complete
+    assert bot.respond("no").is_route_complete
+
+
 def test_an_optional_field_that_was_answered_wrongly_is_asked_again() -> None:
     bot = agent(
         [{"message": "Seat?"}, {"seat": "roof", "message": "Thanks!"}, {"message": "Aisle or window?"}],
@@ -403,27 +413,20 @@ def test_a_turn_with_a_choice_asks_the_model_three_times_at_most() -> None:
     assert bot.respond("to Oslo").usage.calls == 3
 
 
-def test_a_route_that_a_newer_agent_no_longer_has_is_left() -> None:
+@pytest.mark.parametrize("routes", [[], [Route("New", steps=[DAY])]])
+def test_a_route_that_a_newer_agent_no_longer_has_is_left(routes: list[Route]) -> None:
     store = MemoryAdapter()
-    old = Route("Old", steps=[CITY])
-    Agent(
-        "Travel",
-        provider=ScriptedProvider(["Where to?"]),
-        schema=Trip,
-        routes=[old],
-        persistence=store,
-        session_id="s",
-    ).respond("hi")
 
-    newer = Agent(
-        "Travel",
-        provider=ScriptedProvider(["When?"]),
-        schema=Trip,
-        routes=[Route("New", steps=[DAY])],
-        persistence=store,
-        session_id="s",
-    )
+    def version(*routes: Route) -> Agent:
+        model = ScriptedProvider(["Where to?"])
+        return Agent("Travel", provider=model, schema=Trip, routes=routes, persistence=store, session_id="s")
 
-    assert newer.respond("hi").route == "new"
-    assert [entry.route_id for entry in state(newer).route_history] == ["old", "new"]
-    assert not state(newer).route_history[0].completed
+    version(Route("Old", steps=[CITY])).respond("hi")
+    newer = version(*routes)
+
+    assert newer.respond("hi").route == (routes[0].id if routes else None)
+    session = state(newer)
+    assert [entry.route_id for entry in session.route_history] == ["old", *(route.id for route in routes)]
+    assert not session.route_history[0].completed
+    assert session.route_history[0].exited_at is not None
+    assert session.current_route is None or session.current_route.id == "new"
