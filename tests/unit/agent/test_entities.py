@@ -134,6 +134,10 @@ def test_a_bare_number_is_an_hour_where_a_time_is_expected(text: str) -> None:
     assert found(text) == [("number", 8)]
 
 
+def test_the_end_of_a_very_long_text_is_not_read() -> None:
+    assert found("5 " + "a" * 2000 + " 6") == [("number", 5)]
+
+
 def test_places_are_those_in_the_text() -> None:
     text = "Hi, on friday at 8 for two"
 
