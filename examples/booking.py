@@ -20,9 +20,12 @@ class Booking(BaseModel):
     phone: str | None = Field(None, description="A number to call if something changes")
 
 
+settings = load_settings()
+offline = OfflineProvider(latency=settings.offline_latency)
+
 agent = Agent(
     "the front desk of Chez Amélie",
-    provider=OpenAIProvider() if load_settings().openai_api_key else OfflineProvider(),
+    provider=OpenAIProvider() if settings.openai_api_key else offline,
     instructions="Be warm and brief. The kitchen is open from noon to 10 pm, every day.",
     schema=Booking,
     routes=[

@@ -189,7 +189,13 @@ def worker_container(
     """A Celery worker started as the Procfile starts it; not started yet."""
     command = [python, "-m", "celery", "-A", app, "worker", "--loglevel", "INFO"]
     command += ["--pool", pool, "--concurrency", str(concurrency)]
-    command += ["--without-gossip", "--without-mingle", "--hostname", f"{InturnWorker.worker_name()}@%h"]
+    command += [
+        "--task-events",
+        "--without-gossip",
+        "--without-mingle",
+        "--hostname",
+        f"{InturnWorker.worker_name()}@%h",
+    ]
     return ProcessContainer(
         "worker", command, directory=directory, prompt="ready.", env={**clean_environment(), **env}
     )

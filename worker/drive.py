@@ -4,11 +4,20 @@ from __future__ import annotations
 
 import random
 import time
+import traceback
 from dataclasses import dataclass
 
 import structlog
 
-from inturn.contract import Payload, RespondPayload, Response, TurnFault, TurnResult, decode_payload
+from inturn.contract import (
+    Payload,
+    RespondPayload,
+    Response,
+    TurnFault,
+    TurnResult,
+    UnknownPayloadError,
+    decode_payload,
+)
 from inturn.errors import (
     InturnError,
     MailboxUnavailableError,
@@ -75,8 +84,10 @@ def _work(runtime: Runtime, lease: Lease, head: Head, own_id: str) -> list[TurnR
         runtime.results.store(ended, own=head.turn_id == own_id, runtime=now - started)
         results.append(ended)
         fair = len(results) < settings.drive_turns and now - began < settings.drive_seconds
-        finished = runtime.mailbox.finish(lease, head.turn_id, go_on=fair and not stopping)
-        if finished.publish is not None:
+        leave = bool(stopping)
+        finished = runtime.mailbox.finish(lease, head.turn_id, go_on=fair and not leave, hand_over=leave)
+        # A process that is about to end sends no message: it may well be the one to receive it.
+        if finished.publish is not None and not leave:
             publish_turn(runtime.app, lease.session_id, finished.publish)
         elif finished.outcome == "lost":
             log.warning("drive ended: lease lost", session_id=lease.session_id, fence=lease.fence)
@@ -110,11 +121,10 @@ def _take(runtime: Runtime, lease: Lease, head: Head) -> TurnResult | Later:
             log.warning(
                 "turn will be tried again",
                 attempt=head.attempts,
-                error=type(error).__name__,
-                exc_info=not known,
+                **_facts(error),
             )
             return _later(runtime, head, error)
-        log.error("turn failed", attempt=head.attempts, error=type(error).__name__, exc_info=not known)
+        log.error("turn failed", attempt=head.attempts, **_facts(error))
         # A stranger's message may hold a user's words; its class is enough to find it in the log.
         message = str(error) if known else "an error of the agent's own code"
         fault = TurnFault(type=type(error).__name__, message=message, attempts=head.attempts)
@@ -149,27 +159,40 @@ def _give_up(runtime: Runtime, head: Head, payload: Payload, fault: TurnFault) -
                 payload.session_id, persistence=runtime.persistence, user_id=payload.user_id
             )
             response = agent.record_failure(payload.message, fault, turn_id=head.turn_id)
+            # An owner before us may have committed the turn after all; then that is what counts.
+            failed = response.finish_reason == "failed"
             return TurnResult(
                 kind="respond",
                 session_id=payload.session_id,
                 turn_id=head.turn_id,
-                state="failed",
+                state="failed" if failed else "done",
                 response=response,
-                error=fault,
+                error=fault if failed else None,
             )
     except Exception as error:
-        log.warning("failure not recorded yet", error=type(error).__name__, exc_info=True)
+        log.warning("failure not recorded yet", **_facts(error))
         return _later(runtime, head, error)
     return _failed_result(payload.kind, payload.session_id, head.turn_id, fault)
 
 
 def _later(runtime: Runtime, head: Head, error: Exception) -> Later:
     settings = runtime.settings
-    # That the database or Redis is away says nothing about the turn, and must not use up its attempts.
-    counts = not isinstance(error, StoreUnavailableError | MailboxUnavailableError)
+    # That the database or Redis is away, or that this release is too old to read the turn, says nothing
+    # about the turn and must not use up its attempts.
+    counts = not isinstance(error, StoreUnavailableError | MailboxUnavailableError | UnknownPayloadError)
     delay = settings.retry_seconds * (2 ** min(head.attempts - 1, 16) if counts else 1)
     delay = min(delay, settings.retry_max_seconds) * random.uniform(0.8, 1.2)
     return Later(max(delay, getattr(error, "retry_after", None) or 0.0), counts)
+
+
+def _facts(error: Exception) -> dict[str, str]:
+    """What may be logged of an error: ours in full, of a stranger's the class and the lines of code.
+
+    Its message may quote the user.
+    """
+    if isinstance(error, InturnError):
+        return {"error": f"{type(error).__name__}: {error}"}
+    return {"error": type(error).__name__, "stack": "".join(traceback.format_tb(error.__traceback__))}
 
 
 def _failed_result(kind: str, session_id: str, turn_id: str, fault: TurnFault) -> TurnResult:

@@ -21,9 +21,12 @@ def _configure_logging(**_: Any) -> None:
 
 
 @signals.celeryd_init.connect
-def _prefetch_for_pool(conf: Any = None, options: dict[str, Any] | None = None, **_: Any) -> None:
-    if str((options or {}).get("pool", "")) in ("gevent", "eventlet"):
+def _note_options(conf: Any = None, options: dict[str, Any] | None = None, **_: Any) -> None:
+    options = options or {}
+    if str(options.get("pool", "")) in ("gevent", "eventlet"):
         conf.worker_prefetch_multiplier = GEVENT_PREFETCH
+    # `-E` is known to the main process only; pool processes, forked later, see it here.
+    conf.worker_send_task_events = conf.worker_send_task_events or bool(options.get("task_events"))
 
 
 @signals.worker_process_init.connect
@@ -36,7 +39,7 @@ def _start_in_pool_process(**_: Any) -> None:
 def _start_in_main_process(sender: Any = None, **_: Any) -> None:
     # Threads and gevent work in this process; a prefork parent must hold nothing and renew nothing.
     if type(sender.pool).__module__ != "celery.concurrency.prefork":
-        current_runtime()
+        current_runtime().results.consumer = sender
     log.info("worker ready", pool=type(sender.pool).__module__.rpartition(".")[2])
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
-from celery import Celery
+from celery import Celery, current_task
 from celery.app.task import Context
-from celery.worker import state
 
 from inturn.contract import RESPOND, SAVE_SESSION, TurnResult
 from inturn.errors import InturnError, TurnFailedError
@@ -21,6 +22,8 @@ class Results:
     def __init__(self, app: Celery) -> None:
         self._app = app
         self._backend: Any = app.backend
+        self.consumer: Any = None
+        """Celery's consumer, where it is in the same process (threads, gevent)."""
 
     def store(self, result: TurnResult, *, own: bool, runtime: float) -> None:
         """Store the end of a turn; `own`: the running Celery task has its ID, so Celery tells of its end."""
@@ -42,15 +45,29 @@ class Results:
 
     def _tell(self, result: TurnResult, error: Exception | None, runtime: float) -> None:
         # Celery tells of tasks, and this turn is none; without these events Flower would show it as
-        # waiting for ever. The consumer's own dispatcher knows whether anybody listens.
-        dispatcher = getattr(getattr(state, "consumer", None), "event_dispatcher", None)
-        if dispatcher is None or not dispatcher.enabled:
-            return
-        name = SAVE_SESSION if result.kind == "save_session" else RESPOND
-        common = {"uuid": result.turn_id, "name": name}
-        dispatcher.send("task-received", args="()", kwargs=repr({"session_id": result.session_id}), **common)
-        dispatcher.send("task-started", **common)
-        if error is None:
-            dispatcher.send("task-succeeded", result="None", runtime=runtime, **common)
+        # waiting for ever.
+        with self._dispatcher() as dispatcher:
+            if dispatcher is not None and dispatcher.enabled:
+                _send_events(dispatcher, result, error, runtime)
+
+    @contextmanager
+    def _dispatcher(self) -> Iterator[Any]:
+        if self.consumer is not None:
+            # Where turns run beside the consumer, its own dispatcher knows whether anybody listens.
+            yield self.consumer.event_dispatcher
+        elif self._app.conf.worker_send_task_events and current_task:
+            with self._app.events.default_dispatcher(hostname=current_task.request.hostname) as dispatcher:
+                yield dispatcher
         else:
-            dispatcher.send("task-failed", exception=repr(error), traceback="", **common)
+            yield None
+
+
+def _send_events(dispatcher: Any, result: TurnResult, error: Exception | None, runtime: float) -> None:
+    name = SAVE_SESSION if result.kind == "save_session" else RESPOND
+    common = {"uuid": result.turn_id, "name": name}
+    dispatcher.send("task-received", args="()", kwargs=repr({"session_id": result.session_id}), **common)
+    dispatcher.send("task-started", **common)
+    if error is None:
+        dispatcher.send("task-succeeded", result="None", runtime=runtime, **common)
+    else:
+        dispatcher.send("task-failed", exception=repr(error), traceback="", **common)

@@ -7,8 +7,8 @@ import os
 import threading
 
 from celery import Celery
-from inturn.agent.loading import load_agent
 
+from inturn.agent.loading import load_agent
 from inturn.persistence import PersistenceManager, open_adapter
 from inturn.settings import Settings
 from inturn.turns import Heartbeat, Kicked, Mailbox, Sweeper
@@ -16,6 +16,23 @@ from inturn.turns.connection import connect
 from inturn.turns.publishing import publish_turn
 
 from .results import Results
+
+
+class _Stopping:
+    """A flag that the main process raises and that pool processes, forked before, can see."""
+
+    def __init__(self) -> None:
+        self._shared = mmap.mmap(-1, 1)
+
+    def set(self) -> None:
+        self._shared[0] = 1
+
+    def __bool__(self) -> bool:
+        return self._shared[0] == 1
+
+
+stopping = _Stopping()
+"""True once this worker was asked to shut down: finish the turn in hand, hand over the rest."""
 
 
 class Runtime:
@@ -27,9 +44,11 @@ class Runtime:
         self.redis = connect(settings)
         self.mailbox = Mailbox(self.redis, settings)
         self.heartbeat = Heartbeat(self.mailbox, settings.renew_seconds)
-        self.sweeper = Sweeper(self.mailbox, self.wake, settings.sweep_seconds)
+        self.sweeper = Sweeper(self.mailbox, self.wake, settings.sweep_seconds, unless=lambda: stopping)
         self.results = Results(app)
-        self.adapter = open_adapter(settings.database_url.get_secret_value())
+        self.adapter = open_adapter(
+            settings.database_url.get_secret_value(), pool_size=settings.database_pool
+        )
         self.persistence = PersistenceManager(self.adapter, history_window=settings.history_window)
         self.agent = load_agent(settings.agent)
 
@@ -50,22 +69,6 @@ class Runtime:
         """Publish the message of a session that a sweep has claimed."""
         publish_turn(self.app, kicked.session_id, kicked.turn_id, urgent=kicked.crashed)
 
-
-class _Stopping:
-    """A flag that the main process raises and that pool processes, forked before, can see."""
-
-    def __init__(self) -> None:
-        self._shared = mmap.mmap(-1, 1)
-
-    def set(self) -> None:
-        self._shared[0] = 1
-
-    def __bool__(self) -> bool:
-        return self._shared[0] == 1
-
-
-stopping = _Stopping()
-"""True once this worker was asked to shut down: finish the turn in hand, hand over the rest."""
 
 _lock = threading.Lock()
 _runtime: Runtime | None = None

@@ -7,7 +7,9 @@ from typing import Any
 
 import structlog
 from celery import Task
-from celery.exceptions import Ignore, Reject
+from celery.exceptions import BackendStoreError, Ignore, Reject
+from kombu.exceptions import OperationalError
+from redis.exceptions import RedisError
 
 from inturn.contract import CLEANUP_SESSIONS, RESPOND, SAVE_SESSION, WAKE_SESSIONS, Payload
 from inturn.errors import InvalidInputError, MailboxError, MailboxFullError
@@ -103,7 +105,7 @@ def _drive(task: Task[Any, Any], session_id: str, make: Callable[[Runtime], Payl
         raise Ignore from None
     try:
         driven = drive(runtime, session_id, turn_id, payload)
-    except MailboxError:
+    except (MailboxError, BackendStoreError, OperationalError, RedisError):
         # The lease lapses and the turns are found by a sweeper. But a turn that came with its message is
         # perhaps nowhere else yet: the message must come again.
         log.warning("drive ended: Redis is away", session_id=session_id, turn_id=turn_id, exc_info=True)

@@ -34,13 +34,15 @@ def configure_logging(settings: Settings) -> None:
     render: structlog.typing.Processor = (
         structlog.processors.JSONRenderer()
         if as_json
-        else structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), pad_event_to=0)
+        else structlog.dev.ConsoleRenderer(
+            colors=sys.stderr.isatty(), pad_event_to=0, exception_formatter=structlog.dev.plain_traceback
+        )
     )
     formatter = structlog.stdlib.ProcessorFormatter(
         foreign_pre_chain=shared,
         processors=[
             structlog.stdlib.ProcessorFormatter.remove_processors_meta,
-            *([structlog.processors.dict_tracebacks] if as_json else []),
+            *([_tracebacks] if as_json else []),
             render,
         ],
     )
@@ -52,6 +54,15 @@ def configure_logging(settings: Settings) -> None:
     # Celery logs two lines for each task at INFO, and a task is a wake-up here, not a turn.
     for noisy in ("celery.app.trace", "celery.worker.strategy"):
         logging.getLogger(noisy).setLevel(max(root.level, logging.WARNING))
+    # At DEBUG they show whole messages, and one sent without this library holds the user's words.
+    for talkative in ("celery.pool", "celery.worker.consumer", "kombu", "amqp"):
+        logging.getLogger(talkative).setLevel(max(root.level, logging.INFO))
+
+
+# Tracebacks without the values of variables: these are what people say.
+_tracebacks = structlog.processors.ExceptionRenderer(
+    structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
+)
 
 
 def _quiet(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:

@@ -12,8 +12,7 @@
     │   └── StoreUnavailableError    the database could not be reached               retryable
     ├── MailboxError                 Redis answered with an error
     │   ├── MailboxUnavailableError  Redis could not be reached                      retryable
-    │   ├── MailboxFullError         the session has too many waiting turns          retryable
-    │   └── LeaseLostError           somebody else drives the session now
+    │   └── MailboxFullError         the session has too many waiting turns          retryable
     ├── ProviderError                the language model's answer, or the lack of one
     │   └── ProviderUnavailableError 429, 5xx, time-out, lost connection             retryable
     └── TurnError
@@ -36,7 +35,6 @@ __all__ = [
     "ConfigurationError",
     "InturnError",
     "InvalidInputError",
-    "LeaseLostError",
     "MailboxError",
     "MailboxFullError",
     "MailboxUnavailableError",
@@ -169,10 +167,6 @@ class MailboxFullError(MailboxError):
         )
         self.session_id = session_id
         self.waiting = waiting
-
-
-class LeaseLostError(MailboxError):
-    """The lease lapsed and somebody else may drive the session now; the work in hand is void."""
 
 
 class ProviderError(InturnError):

@@ -145,6 +145,8 @@ class PersistenceAdapter(ABC):
           another (or the session is gone, or already there): `SessionConflictError`, and nothing is written.
         - `turn.turn_id` was committed for this session before: nothing is written, no error, and the
           stored record is returned with `repeated` set. This is checked before the version.
+        - A message ID is used once: one that is stored already, in any session, is an `InvalidInputError`.
+          So is a `message_count` that is not the store's: it is not the caller's to set.
         - Messages get the sequences after `session.message_count`, in the order given. `version` grows by
           one, `message_count` by their number, `updated_at` becomes now and never goes back,
           `last_message_at` becomes the last message's time. The arguments are not changed: the new state is

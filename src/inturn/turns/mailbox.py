@@ -116,8 +116,11 @@ class Mailbox:
             return Begun("ok", Lease(session_id, token, fence), Head(head, text, attempts, waiting), waiting)
         return Begun(reply[0], waiting=reply[1] if reply[0] == "full" else 0)
 
-    def finish(self, lease: Lease, turn_id: str, *, go_on: bool) -> Finished:
-        """Take the turn off the mailbox; then, in the same step, hand out the next, release or yield."""
+    def finish(self, lease: Lease, turn_id: str, *, go_on: bool, hand_over: bool = False) -> Finished:
+        """Take the turn off the mailbox; then, in the same step, hand out the next, release or yield.
+
+        `hand_over` makes a session that yields due at once, for the next sweep of any other process.
+        """
         reply = self._run(
             "finish",
             lease.session_id,
@@ -125,7 +128,7 @@ class Mailbox:
             turn_id,
             int(go_on),
             self._lease_ms,
-            self._grace_ms,
+            0 if hand_over else self._grace_ms,
             self._done_ms,
             MOST_DONE,
         )

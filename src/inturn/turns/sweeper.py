@@ -22,12 +22,16 @@ class Sweeper:
 
     It runs in every worker process rather than in beat, because it is what makes a lossy broker safe, and
     must not have a single point of failure. Sweeping costs two pipelines, however many sessions wait.
+    A process that is about to end leaves it to the others: `unless` is asked before each sweep.
     """
 
-    def __init__(self, mailbox: Mailbox, wake: Wake, every: float) -> None:
+    def __init__(
+        self, mailbox: Mailbox, wake: Wake, every: float, *, unless: Callable[[], object] = lambda: False
+    ) -> None:
         self._mailbox = mailbox
         self._wake = wake
         self._every = every
+        self._unless = unless
         self._stopped = threading.Event()
         self._thread: threading.Thread | None = None
 
@@ -57,6 +61,8 @@ class Sweeper:
     def _run(self) -> None:
         # Jitter spreads the processes of a fleet over the second.
         while not self._stopped.wait(self._every * random.uniform(0.8, 1.2)):
+            if self._unless():
+                continue
             try:
                 self.sweep()
             except Exception as error:

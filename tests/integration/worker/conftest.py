@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
+import psycopg
 import pytest
 from celery import Celery
+from psycopg import sql
 from pytest_celery import CeleryTestWorker, RedisTestBackend, RedisTestBroker
 
 from inturn.client import Client
@@ -51,9 +55,24 @@ def broker_url(celery_broker: RedisTestBroker) -> str:
 
 
 @pytest.fixture
-def store_url(tmp_path: Path) -> str:
-    """Where the workers of this test keep their sessions; override it to test another store."""
-    return f"sqlite:///{tmp_path / 'sessions.db'}"
+def store_kind() -> str:
+    """Which store the workers of a test use; parametrize a test with it to choose another."""
+    return "sqlite"
+
+
+@pytest.fixture
+def store_url(store_kind: str, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[str]:
+    """Where the workers of this test, and of no other, keep their sessions."""
+    if store_kind == "sqlite":
+        yield f"sqlite:///{tmp_path / 'sessions.db'}"
+        return
+    server = request.getfixturevalue("database_url")
+    name = f"test_{secrets.token_hex(4)}"
+    with psycopg.connect(server, autocommit=True) as connection:
+        connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
+    yield urlsplit(server)._replace(path=f"/{name}").geturl()
+    with psycopg.connect(server, autocommit=True) as connection:
+        connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
 
 
 @pytest.fixture

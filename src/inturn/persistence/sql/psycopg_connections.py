@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 import psycopg
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from psycopg.pq import TransactionStatus
 from psycopg_pool import ConnectionPool, PoolClosed, PoolTimeout, TooManyRequests
 
 from inturn.errors import ConfigurationError, StoreError, StoreUnavailableError
@@ -112,7 +113,20 @@ class OwnPool(Pool):
         self._opened: ConnectionPool[PgConnection] | None = None
         self._lock = threading.Lock()
         self._closed = False
+        self._refusal: psycopg.Error | None = None
         watch_forks(self)
+
+    @contextmanager
+    def lend(self) -> Iterator[PgConnection]:
+        """See `Connections.lend`."""
+        try:
+            with super().lend() as connection:
+                yield connection
+        except PoolTimeout as timeout:
+            # The pool connects behind our back, and only its log knows why it could not.
+            if self._refusal is None:
+                raise
+            raise PoolTimeout(f"{timeout}: {self._refusal}") from self._refusal
 
     def close(self) -> None:
         """See `Connections.close`."""
@@ -139,6 +153,7 @@ class OwnPool(Pool):
             if self._opened is None:
                 self._opened = ConnectionPool(
                     self._conninfo,
+                    connection_class=self._remembering(),
                     kwargs={"autocommit": True},
                     min_size=1,
                     max_size=self._size,
@@ -150,6 +165,23 @@ class OwnPool(Pool):
                     name="inturn",
                 )
             return self._opened
+
+    def _remembering(self) -> type[PgConnection]:
+        """The class of our connections: one that remembers why the last attempt to connect failed."""
+        pool = self
+
+        class Connection(psycopg.Connection[Any]):
+            @classmethod
+            def connect(cls, conninfo: str = "", **options: Any) -> PgConnection:  # type: ignore[override]
+                try:
+                    connection = super().connect(conninfo, **options)
+                except psycopg.Error as refusal:
+                    pool._refusal = refusal
+                    raise
+                pool._refusal = None
+                return connection
+
+        return Connection
 
 
 class OneConnection(Connections):
@@ -181,7 +213,7 @@ _belong_to_parents: list[ConnectionPool[PgConnection]] = []
 @contextmanager
 def _atomic(connection: PgConnection) -> Iterator[None]:
     """Make what is done in the block one step, whatever mode somebody's connection is in."""
-    if connection.autocommit:
+    if connection.autocommit and connection.info.transaction_status == TransactionStatus.IDLE:
         yield  # each call is one statement
     else:
         with connection.transaction():
