@@ -117,7 +117,7 @@ def _take(runtime: Runtime, lease: Lease, head: Head) -> TurnResult | Later:
         return _failed_result(payload.kind, payload.session_id, head.turn_id, fault)
     except Exception as error:
         known = isinstance(error, InturnError)
-        if (not known or error.retryable) and head.attempts < runtime.settings.max_attempts:
+        if getattr(error, "retryable", True) and head.attempts < runtime.settings.max_attempts:
             log.warning(
                 "turn will be tried again",
                 attempt=head.attempts,

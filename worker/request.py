@@ -24,10 +24,9 @@ class Request(request.Request):
         """The session's ID."""
         return repr({"session_id": (self.kwargs or {}).get("session_id")})
 
-    def info(self, safe: bool = False) -> dict[str, Any]:  # noqa: ARG002
-        """What `inspect` tells of a running task."""
-        info: dict[str, Any] = super().info(safe=True)
-        return {**info, "args": self.argsrepr, "kwargs": self.kwargsrepr}
+    def info(self, safe: bool = False) -> Any:  # noqa: ARG002
+        """What `inspect` tells of a running task: all but its arguments."""
+        return {**super().info(safe=True), "args": self.argsrepr, "kwargs": self.kwargsrepr}
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__}: {self.humaninfo()} {self.kwargsrepr}>"

@@ -24,7 +24,7 @@ from inturn.settings import load_settings
 from inturn.turns import Mailbox
 from inturn.turns.connection import connect
 
-FIELDS = ("name", "party_size", "date", "time", "seating", "phone")
+FIELDS = ("name", "party_size", "date", "time", "seating")
 
 
 def run_demo(file: Path, speed: float) -> int:
@@ -69,12 +69,12 @@ def run_demo(file: Path, speed: float) -> int:
                     killing.at_half(state)
 
                 report = replay(client, adapter, lines, speed=speed, on_progress=on_progress)
-            console.print(killing.story(adapter))
-            longest = max(
-                adapter.find_sessions(SessionQuery(limit=1000)).items, key=lambda one: len(one.data)
-            )
-            print_transcript(console, adapter, killing.example or longest.id)
-            print_sessions(console, adapter.find_sessions(SessionQuery(limit=1000)).items, FIELDS)
+            console.print(killing.story(adapter), soft_wrap=True)
+            found = adapter.find_sessions(SessionQuery(limit=1000)).items
+            # One that was cut off, if there is one, and of these one that got far.
+            shown = max(found, key=lambda one: (one.id in killing.stranded, one.message_count))
+            print_transcript(console, adapter, shown.id)
+            print_sessions(console, found, FIELDS)
             print_figures(console, report)
             print_verdict(console, report)
     console.print(f"[dim]the workers' log: {folder / 'workers.log'}[/]")
@@ -94,7 +94,6 @@ class _Killing:
         self._mailbox = mailbox
         self.at: datetime | None = None
         self.stranded: list[str] = []
-        self.example: str | None = None
 
     def at_half(self, state: Progress) -> None:
         """Look whether it is time."""
@@ -118,10 +117,9 @@ class _Killing:
             page = adapter.find_messages(MessageQuery(session_id=session_id, limit=1000))
             after = [m.created_at for m in page.items if m.created_at > self.at and m.role == "assistant"]
             if after:
-                waits.append(((min(after) - self.at).total_seconds(), session_id))
-        self.example = max(waits)[1] if waits else None
+                waits.append((min(after) - self.at).total_seconds())
         return f"{self._name} was killed (SIGKILL) at half way with {len(self.stranded)} turns in hand; " + (
-            f"their sessions went on after at most {max(waits)[0]:.1f} s" if waits else "none of them went on"
+            f"their sessions went on after at most {max(waits):.1f} s" if waits else "none of them went on"
         )
 
     def _own(self) -> list[str]:

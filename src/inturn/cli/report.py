@@ -38,7 +38,12 @@ def print_figures(console: Console, report: ReplayReport) -> None:
 
 def print_verdict(console: Console, report: ReplayReport) -> None:
     """Print the checker's line, with a few offenders of each kind."""
-    console.print(report.verdict.explain(), style="bold green" if report.ok else "bold red", markup=False)
+    console.print(
+        report.verdict.explain(),
+        style="bold green" if report.ok else "bold red",
+        markup=False,
+        soft_wrap=True,
+    )
 
 
 def print_transcript(console: Console, adapter: PersistenceAdapter, session_id: str) -> None:
@@ -57,9 +62,9 @@ def print_sessions(
     """Print what was collected, a session a line."""
     table = Table(title=f"What was collected ({min(most, len(sessions))} of {len(sessions)} sessions)")
     table.add_column("session", no_wrap=True)
-    table.add_column("messages", justify="right")
+    table.add_column("messages", justify="right", no_wrap=True)
     for field in fields:
-        table.add_column(field)
+        table.add_column(field.replace("_", " "), no_wrap=True, max_width=14)
     for session in sessions[:most]:
         values = [str(session.data.get(field, "")) for field in fields]
         table.add_row(escape(session.id), str(session.message_count), *map(escape, values))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -27,7 +28,7 @@ def test_the_sessions_of_a_killed_worker_go_on_in_time(
     client: Client,
     store: PersistenceAdapter,
     journal: Path,
-    record_property: pytest.RecordProperty,
+    record_property: Callable[[str, object], None],
 ) -> None:
     victim = start_worker(pool=pool, concurrency=2)
     handles = [client.respond("s", "long sleep 30"), client.respond("s", "next")]
@@ -77,7 +78,7 @@ def test_a_paused_workers_late_commit_is_refused(
 
     paused.kill("SIGCONT")
     calls = wait_until(
-        lambda: len(ended := [call for call in read_journal(journal) if call.ended]) == 2 and ended,
+        lambda: ended if len(ended := [call for call in read_journal(journal) if call.ended]) == 2 else [],
         what="the late model call to end",
     )
     # It is alive and takes part again, and what it had in hand has changed nothing.

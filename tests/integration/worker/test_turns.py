@@ -209,7 +209,7 @@ def test_nothing_that_a_user_says_is_shown_by_celery(
     assert marker not in node.logs()
 
 
-def _active(app: Celery) -> list[list[dict[str, Any]]]:
+def _active(app: Celery) -> list[Any]:
     return list((app.control.inspect(timeout=1).active() or {}).values())
 
 
