@@ -129,7 +129,7 @@ class TestProcesses:
             SQLiteAdapter(f"sqlite:///{path}") as hasty,
             closing(sqlite3.connect(path, isolation_level=None)) as other,
         ):
-            other.execute("BEGIN IMMEDIATE")
+            other.execute("BEGIN EXCLUSIVE")
             with pytest.raises(StoreUnavailableError):
                 hasty.commit(session, [message(session)], expected_version=1)
             assert hasty.load(session.id) is not None

@@ -118,7 +118,6 @@ UPDATE {sessions} SET
 WHERE id = %(id)s
     AND version = %(expected_version)s
     AND message_count = %(expected_count)s
-    AND NOT EXISTS (SELECT FROM {turns} WHERE session_id = %(id)s AND turn_id = %(turn_id)s)
 RETURNING id
 
 -- name: commit
