@@ -26,7 +26,9 @@ pytestmark = pytest.mark.process
 POOLS = ["threads", "gevent", "prefork"]
 
 
-@pytest.mark.parametrize("pool", POOLS)
+@pytest.mark.parametrize(
+    ("pool", "store_kind"), [("threads", "postgresql"), ("gevent", "postgresql"), ("prefork", "sqlite")]
+)
 def test_bursts_over_many_sessions_run_once_in_order_and_never_overlap(
     pool: str, start_worker: StartWorker, client: Client, store: PersistenceAdapter, journal: Path
 ) -> None:
