@@ -1,0 +1,159 @@
+"""The command, as people run it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from inturn.embedded.ports import free_port
+from inturn.embedded.tether import tethered
+from tests.nodes import ROOT, clean_environment
+from tests.waiting import wait_until
+
+pytestmark = pytest.mark.process
+
+INTURN = str(Path(sys.executable).parent / "inturn")
+
+
+def inturn(*args: str, cwd: Path, text: str = "", **env: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [INTURN, *args],
+        cwd=cwd,
+        env={**clean_environment(), "COLUMNS": "100", **env},
+        input=text,
+        capture_output=True,
+        text=True,
+        timeout=100,
+    )
+
+
+class Dev:
+    def __init__(self, folder: Path) -> None:
+        self.port = free_port()
+        self.log = folder / "dev.log"
+        with self.log.open("wb") as log:
+            self.process = subprocess.Popen(
+                tethered([INTURN, "dev", "--port", str(self.port)]),
+                cwd=folder,
+                env=clean_environment(),
+                stdout=log,
+                stderr=log,
+            )
+
+    def ready(self) -> bool:
+        assert self.process.poll() is None, self.log.read_text()
+        try:
+            answer = httpx.get(f"http://127.0.0.1:{self.port}/readyz")
+        except httpx.TransportError:
+            return False
+        return answer.status_code == 200 and " ready." in self.log.read_text()
+
+
+@pytest.fixture(scope="module")
+def dev(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Dev]:
+    running = Dev(tmp_path_factory.mktemp("dev"))
+    wait_until(running.ready, timeout=60)
+    yield running
+    if running.process.poll() is None:
+        running.process.terminate()
+        running.process.wait(60)
+
+
+def test_dev_runs_everything_and_respond_finds_it(dev: Dev) -> None:
+    folder = dev.log.parent
+    first = inturn("respond", "s", "A table for four, please", "--json", cwd=folder)
+    assert first.returncode == 0, first.stderr
+    assert json.loads(first.stdout)["data"] == {"party_size": 4}
+
+    again = inturn("respond", "s", "tomorrow", "--turn-id", "e1", cwd=folder)
+    assert (again.returncode, bool(again.stdout.strip())) == (0, True)
+    repeated = inturn("respond", "s", "tomorrow", "--turn-id", "e1", cwd=folder)
+    assert repeated.stdout == again.stdout
+
+    web = httpx.post(
+        f"http://127.0.0.1:{dev.port}/sessions/s/turns",
+        json={"message": "at 7 pm"},
+        headers={"Prefer": "wait=20"},
+    )
+    assert web.json()["reply"]["data"]["time"] == "19:00:00"
+
+
+def test_a_chat_goes_through_the_queue(dev: Dev) -> None:
+    chat = inturn("chat", "--session", "chat", cwd=dev.log.parent, text="a table for two\n\n")
+
+    assert chat.returncode == 0, chat.stderr
+    assert "party_size=2" in chat.stdout
+
+
+def test_a_replay_reports_and_exits_by_its_verdict(dev: Dev) -> None:
+    folder = dev.log.parent
+    lines = [{"session_id": f"r{n % 3}", "text": f"a table for {n + 1}"} for n in range(9)]
+    (folder / "lines.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+    replayed = inturn("replay", "lines.jsonl", cwd=folder)
+    assert replayed.returncode == 0, replayed.stdout + replayed.stderr
+    assert "turns accepted 9, committed 9, lost 0" in replayed.stdout
+
+    as_json = inturn("replay", "lines.jsonl", "--json", cwd=folder)
+    assert json.loads(as_json.stdout)["known"] == 9, "the same file again adds nothing"
+
+
+def test_ctrl_c_stops_dev_in_order(tmp_path: Path) -> None:
+    running = Dev(tmp_path)
+    wait_until(running.ready, timeout=60)
+
+    os.kill(running.process.pid, signal.SIGINT)
+
+    assert running.process.wait(60) == 0
+    said = running.log.read_text()
+    assert "Warm shutdown" in said
+    assert "Traceback" not in said
+    assert said.rstrip().endswith("stopped")
+
+
+def test_the_demo_shows_its_verdict(tmp_path: Path) -> None:
+    conversations = ROOT / "examples" / "conversations.jsonl"
+    shown = inturn("demo", "--file", str(conversations), "--speed", "20", cwd=tmp_path)
+
+    assert shown.returncode == 0, shown.stdout + shown.stderr
+    assert "was killed (SIGKILL)" in shown.stdout
+    assert "lost 0, duplicated 0, out of order 0, overlapping 0" in shown.stdout
+
+
+def test_without_servers_the_message_says_so(tmp_path: Path) -> None:
+    answer = inturn("respond", "s", "hi", cwd=tmp_path, REDIS_URL="redis://127.0.0.1:1/0")
+
+    assert answer.returncode == 2
+    assert "Redis cannot be reached" in answer.stderr
+    assert "Traceback" not in answer.stderr
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        (["respond", "s", ""], "must not be empty"),
+        (["replay", "nowhere.jsonl"], "nowhere.jsonl"),
+        (["demo", "--file", "nowhere.jsonl"], "nowhere.jsonl"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_code_2(
+    args: list[str], words: str, tmp_path: Path, redis_url: str
+) -> None:
+    answer = inturn(*args, cwd=tmp_path, REDIS_URL=redis_url)
+
+    assert answer.returncode == 2
+    assert words in answer.stderr
+    assert len(answer.stderr.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize("command", ["dev", "chat", "respond", "replay", "demo"])
+def test_every_command_shows_an_example(command: str, tmp_path: Path) -> None:
+    assert f"Example: inturn {command}" in inturn(command, "--help", cwd=tmp_path).stdout
