@@ -183,7 +183,11 @@ class PersistenceAdapter(ABC):
         return MessageRepository(self)
 
     def __enter__(self) -> Self:
-        self.initialize()
+        try:
+            self.initialize()
+        except BaseException:
+            self.close()
+            raise
         return self
 
     def __exit__(

@@ -62,8 +62,8 @@ class PostgreSQLAdapter(PersistenceAdapter):
         tables: Mapping[str, str] | None = None,
         pool_size: int = 16,
     ) -> None:
-        self._connections = _connections(source, pool_size)
         self._queries = _Queries(Tables.named(tables))
+        self._connections = _connections(source, pool_size)
 
     def initialize(self) -> None:
         """See `PersistenceAdapter.initialize`; raises `ConfigurationError` if the database is not in UTF8."""

@@ -49,7 +49,6 @@ class SQLiteAdapter(PersistenceAdapter):
     """
 
     def __init__(self, source: str | sqlite3.Connection, *, tables: Mapping[str, str] | None = None) -> None:
-        self._connections = _connections(source)
         names = Tables.named(tables)
         if any("." in name for name in (names.sessions, names.messages, names.turns)):
             raise ConfigurationError("a SQLite database has no schemas; name tables without a dot")
@@ -61,6 +60,7 @@ class SQLiteAdapter(PersistenceAdapter):
             "session_columns": ", ".join(rows.SESSION_COLUMNS),
             "message_columns": ", ".join(rows.MESSAGE_COLUMNS),
         }
+        self._connections = _connections(source)
         self._queries = {name: text.format(**places) for name, text in read_queries("sqlite").items()}
 
     def initialize(self) -> None:
