@@ -62,10 +62,15 @@ def print_sessions(
     """Print what was collected, a session a line."""
     table = Table(title=f"What was collected ({min(most, len(sessions))} of {len(sessions)} sessions)")
     table.add_column("session", no_wrap=True)
-    table.add_column("messages", justify="right", no_wrap=True)
     for field in fields:
         table.add_column(field.replace("_", " "), no_wrap=True, max_width=14)
     for session in sessions[:most]:
-        values = [str(session.data.get(field, "")) for field in fields]
-        table.add_row(escape(session.id), str(session.message_count), *map(escape, values))
+        values = [_short(session.data.get(field)) for field in fields]
+        table.add_row(escape(session.id), *map(escape, values))
     console.print(table)
+
+
+def _short(value: object) -> str:
+    """A collected value as a table shows it: 19:00:00 says no more than 19:00."""
+    text = "" if value is None else str(value)
+    return text.removesuffix(":00") if text.count(":") == 2 else text

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, cast
 
 from inturn.embedded.ports import free_port
 from inturn.errors import ConfigurationError, InturnError
@@ -161,18 +161,20 @@ class EmbeddedPostgres:
             # What is committed has still reached the system, so it survives the server's own crash.
             command += ["-F", "-c", "full_page_writes=off"]
         with self.log_file.open("ab") as log:
-            process: subprocess.Popen[bytes] = subprocess.Popen(
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                cwd=self.data_dir,
-                # A Ctrl-C in the terminal must not take the database away before its clients are done.
-                start_new_session=True,
-                preexec_fn=_die_with_parent(os.getpid()),
-                **owner,
+            return cast(
+                "subprocess.Popen[bytes]",
+                subprocess.Popen(
+                    command,
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=log,
+                    cwd=self.data_dir,
+                    # A Ctrl-C in the terminal must not take the database away before its clients are done.
+                    start_new_session=True,
+                    preexec_fn=_die_with_parent(os.getpid()),
+                    **owner,
+                ),
             )
-        return process
 
     def _wait_until_ready(self) -> bool:
         """Tell whether the server came up: it says so itself in its pid file, as `pg_ctl` reads it."""
