@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import shutil
 import sys
 from pathlib import Path
 
@@ -64,15 +65,16 @@ def test_it_dies_with_its_parent(tmp_path: Path) -> None:
         from tests.servers import own_postgres
 
         with own_postgres(Path(sys.argv[1])) as server:
-            print(server.pid, flush=True)
+            print(server.pid, server.data_dir.parent, flush=True)
             sys.stdin.read()
     """
     with started_script(script, str(tmp_path)) as process:
-        pid = int(next_line(process))
-        assert is_running(pid)
+        pid, directory = next_line(process).split(maxsplit=1)
+        assert is_running(int(pid))
         process.kill()
         process.wait()
-    wait_until(lambda: not is_running(pid), what="the server to end")
+    wait_until(lambda: not is_running(int(pid)), what="the server to end")
+    shutil.rmtree(directory)
 
 
 def test_a_server_that_does_not_start_says_why(tmp_path: Path) -> None:
