@@ -32,6 +32,10 @@ from .runtime import Runtime, stopping
 
 log = structlog.get_logger(__name__)
 
+BLAMELESS = (StoreUnavailableError, MailboxUnavailableError, UnknownPayloadError)
+"""That the database or Redis is away, or that this release is too old to read the turn, says nothing about
+the turn: it uses up none of its attempts, and no turn is given up for it."""
+
 
 @dataclass(frozen=True, slots=True)
 class Later:
@@ -110,6 +114,7 @@ def _take(runtime: Runtime, lease: Lease, head: Head) -> TurnResult | Later:
         fault = TurnFault(type="AttemptsExhausted", message="no attempt ended", attempts=head.attempts - 1)
         return _give_up(runtime, head, payload, fault)
     try:
+        runtime.prepare_store()
         return _run(runtime, head, payload)
     except TurnFailedError as error:
         # It was recorded as failed before, by an owner that died before it could say so.
@@ -117,12 +122,9 @@ def _take(runtime: Runtime, lease: Lease, head: Head) -> TurnResult | Later:
         return _failed_result(payload.kind, payload.session_id, head.turn_id, fault)
     except Exception as error:
         known = isinstance(error, InturnError)
-        if getattr(error, "retryable", True) and head.attempts < runtime.settings.max_attempts:
-            log.warning(
-                "turn will be tried again",
-                attempt=head.attempts,
-                **_facts(error),
-            )
+        may_try = head.attempts < runtime.settings.max_attempts or isinstance(error, BLAMELESS)
+        if may_try and getattr(error, "retryable", True):
+            log.warning("turn will be tried again", attempt=head.attempts, **_facts(error))
             return _later(runtime, head, error)
         log.error("turn failed", attempt=head.attempts, **_facts(error))
         # A stranger's message may hold a user's words; its class is enough to find it in the log.
@@ -177,9 +179,7 @@ def _give_up(runtime: Runtime, head: Head, payload: Payload, fault: TurnFault) -
 
 def _later(runtime: Runtime, head: Head, error: Exception) -> Later:
     settings = runtime.settings
-    # That the database or Redis is away, or that this release is too old to read the turn, says nothing
-    # about the turn and must not use up its attempts.
-    counts = not isinstance(error, StoreUnavailableError | MailboxUnavailableError | UnknownPayloadError)
+    counts = not isinstance(error, BLAMELESS)
     delay = settings.retry_seconds * (2 ** min(head.attempts - 1, 16) if counts else 1)
     delay = min(delay, settings.retry_max_seconds) * random.uniform(0.8, 1.2)
     return Later(max(delay, getattr(error, "retry_after", None) or 0.0), counts)

@@ -7,6 +7,10 @@ from typing import Any
 import structlog
 from celery import signals
 
+from inturn.agent.loading import load_agent
+from inturn.errors import InturnError
+from inturn.persistence import open_adapter
+
 from .celery import settings
 from .config import GEVENT_PREFETCH
 from .runtime import close_runtime, current_runtime, stopping
@@ -18,6 +22,16 @@ log = structlog.get_logger(__name__)
 @signals.setup_logging.connect
 def _configure_logging(**_: Any) -> None:
     configure_logging(settings)
+
+
+@signals.celeryd_init.connect
+def _check_settings(**_: Any) -> None:
+    # A worker that cannot answer must not start: it would take turns and fail them one by one.
+    try:
+        load_agent(settings.agent)
+        open_adapter(settings.database_url.get_secret_value()).close()
+    except InturnError as error:
+        raise SystemExit(f"inturn: {error}") from None
 
 
 @signals.celeryd_init.connect

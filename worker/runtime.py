@@ -6,9 +6,11 @@ import mmap
 import os
 import threading
 
+import structlog
 from celery import Celery
 
 from inturn.agent.loading import load_agent
+from inturn.errors import StoreUnavailableError
 from inturn.persistence import PersistenceManager, open_adapter
 from inturn.settings import Settings
 from inturn.turns import Heartbeat, Kicked, Mailbox, Sweeper
@@ -16,6 +18,8 @@ from inturn.turns.connection import connect
 from inturn.turns.publishing import publish_turn
 
 from .results import Results
+
+log = structlog.get_logger(__name__)
 
 
 class _Stopping:
@@ -51,12 +55,25 @@ class Runtime:
         )
         self.persistence = PersistenceManager(self.adapter, history_window=settings.history_window)
         self.agent = load_agent(settings.agent)
+        self._store_ready = False
 
     def start(self) -> None:
-        """Check the store, then start the threads."""
-        self.adapter.initialize()
+        """Start the threads; the store may still be on its way."""
         self.heartbeat.start()
         self.sweeper.start()
+        try:
+            self.prepare_store()
+        except StoreUnavailableError as error:
+            log.warning("store not ready; turns wait for it", error=str(error))
+
+    def prepare_store(self) -> None:
+        """Create what the store needs, if this process has not seen to it yet.
+
+        Raises `StoreUnavailableError` as long as it cannot be reached.
+        """
+        if not self._store_ready:
+            self.adapter.initialize()
+            self._store_ready = True
 
     def close(self) -> None:
         """Stop the threads and give the connections back."""

@@ -51,8 +51,9 @@ def configure_logging(settings: Settings) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(settings.log_level.upper())
-    # Celery logs two lines for each task at INFO, and a task is a wake-up here, not a turn.
-    for noisy in ("celery.app.trace", "celery.worker.strategy"):
+    # Celery logs two lines for each task at INFO, and a task is a wake-up here, not a turn; the pool of
+    # connections logs each time one is borrowed.
+    for noisy in ("celery.app.trace", "celery.worker.strategy", "psycopg.pool"):
         logging.getLogger(noisy).setLevel(max(root.level, logging.WARNING))
     # At DEBUG they show whole messages, and one sent without this library holds the user's words.
     for talkative in ("celery.pool", "celery.worker.consumer", "kombu", "amqp"):

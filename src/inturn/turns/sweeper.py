@@ -59,8 +59,8 @@ class Sweeper:
         return woken
 
     def _run(self) -> None:
-        # Jitter spreads the processes of a fleet over the second.
-        while not self._stopped.wait(self._every * random.uniform(0.8, 1.2)):
+        # Jitter spreads the processes of a fleet over the interval.
+        while not self._stopped.wait(self._every * random.uniform(0.7, 1.0)):
             if self._unless():
                 continue
             try:
