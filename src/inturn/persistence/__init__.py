@@ -20,6 +20,7 @@ if TYPE_CHECKING:
         SessionQuery,
         Target,
     )
+    from inturn.persistence.archiving import ArchivingAdapter
     from inturn.persistence.manager import PersistenceManager
     from inturn.persistence.memory import MemoryAdapter
     from inturn.persistence.postgresql import PostgreSQLAdapter
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from inturn.persistence.sqlite import SQLiteAdapter
 
 _HOMES = {
+    "ArchivingAdapter": "archiving",
     "Committed": "adapter",
     "Loaded": "adapter",
     "MemoryAdapter": "memory",
@@ -45,6 +47,7 @@ _HOMES = {
 }
 
 __all__ = [
+    "ArchivingAdapter",
     "Committed",
     "Loaded",
     "MemoryAdapter",
