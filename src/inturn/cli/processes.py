@@ -103,14 +103,14 @@ class Fleet:
 def worker_command(name: str, concurrency: int) -> list[str]:
     """The arguments that run a worker."""
     return [
-        *("celery", "-A", _application("worker"), "worker", "-n", f"{name}@%h", "-E"),
+        *("celery", "--quiet", "-A", _application("worker"), "worker", "-n", f"{name}@%h", "-E"),
         *("-P", "threads", "-c", str(concurrency), "--without-gossip", "--without-mingle"),
     ]
 
 
 def beat_command(schedule: Path) -> list[str]:
     """The arguments that run beat."""
-    return ["celery", "-A", _application("worker"), "beat", "-s", str(schedule)]
+    return ["celery", "--quiet", "-A", _application("worker"), "beat", "-s", str(schedule)]
 
 
 def web_command(port: int) -> list[str]:
