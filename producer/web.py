@@ -11,6 +11,7 @@ from fastapi.responses import JSONResponse
 
 from inturn.client import Client
 from inturn.errors import InturnError, InvalidInputError, MailboxFullError, MailboxUnavailableError
+from inturn.logs import configure_logging
 from inturn.settings import load_settings
 
 from . import turns
@@ -20,7 +21,9 @@ log = structlog.get_logger(__name__)
 
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
-    with Client(load_settings()) as client:
+    settings = load_settings()
+    configure_logging(settings)
+    with Client(settings) as client:
         app.state.client = client
         log.info("web ready", api="on", slack="not yet", sms="not yet")
         yield

@@ -9,12 +9,12 @@ from celery import signals
 
 from inturn.agent.loading import load_agent
 from inturn.errors import InturnError
+from inturn.logs import configure_logging
 from inturn.persistence import open_adapter
 
 from .celery import settings
 from .config import GEVENT_PREFETCH
 from .runtime import close_runtime, current_runtime, stopping
-from .telemetry import configure_logging
 
 log = structlog.get_logger(__name__)
 

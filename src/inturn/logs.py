@@ -1,4 +1,4 @@
-"""Telemetry: structured logs that can be followed by session and turn."""
+"""Logs: structured, in one format for all processes, to be followed by session and turn."""
 
 from __future__ import annotations
 
