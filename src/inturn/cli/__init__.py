@@ -88,6 +88,17 @@ def replay_command(
     raise typer.Exit(run_replay(file, speed, producers, timeout, as_json=as_json))
 
 
+@app.command("doctor", epilog="Example: inturn doctor --json")
+def doctor_command(as_json: Json = False) -> None:
+    """Check settings, Redis, broker, workers, store, agent and clocks, and say how to mend what fails.
+
+    It writes one session to the store, and deletes it. Exit code 1: a check failed; warnings do not count.
+    """
+    from inturn.cli.doctor import run_doctor
+
+    raise typer.Exit(run_doctor(as_json=as_json))
+
+
 @app.command("demo", epilog="Example: inturn demo --speed 8")
 def demo_command(
     file: Annotated[Path, typer.Option(help="The conversations to replay.", exists=False)] = Path(
