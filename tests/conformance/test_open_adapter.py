@@ -13,6 +13,8 @@ from inturn.persistence import (
     MemoryAdapter,
     PersistenceAdapter,
     PostgreSQLAdapter,
+    RedisAdapter,
+    SQLAlchemyAdapter,
     SQLiteAdapter,
     open_adapter,
 )
@@ -29,6 +31,12 @@ def test_every_url_of_its_docstring_opens_the_adapter_of_its_scheme(
         "sqlite": SQLiteAdapter,
         "postgresql": PostgreSQLAdapter,
         "postgres": PostgreSQLAdapter,
+        "mariadb+pymysql": SQLAlchemyAdapter,
+        "mysql+pymysql": SQLAlchemyAdapter,
+        "sqlalchemy+postgresql+psycopg": SQLAlchemyAdapter,
+        "redis": RedisAdapter,
+        "rediss": RedisAdapter,
+        "unix": RedisAdapter,
     }
     assert {url.partition("://")[0] for url in urls} == kinds.keys()
     for url in urls:

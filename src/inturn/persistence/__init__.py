@@ -23,9 +23,12 @@ if TYPE_CHECKING:
     from inturn.persistence.archiving import ArchivingAdapter
     from inturn.persistence.manager import PersistenceManager
     from inturn.persistence.memory import MemoryAdapter
+    from inturn.persistence.opensearch import OpenSearchAdapter
     from inturn.persistence.postgresql import PostgreSQLAdapter
+    from inturn.persistence.redis import RedisAdapter
     from inturn.persistence.registry import open_adapter
     from inturn.persistence.repositories import MessageRepository, SessionRepository
+    from inturn.persistence.sqlalchemy import SQLAlchemyAdapter
     from inturn.persistence.sqlite import SQLiteAdapter
 
 _HOMES = {
@@ -35,10 +38,13 @@ _HOMES = {
     "MemoryAdapter": "memory",
     "MessageQuery": "adapter",
     "MessageRepository": "repositories",
+    "OpenSearchAdapter": "opensearch",
     "Page": "adapter",
     "PersistenceAdapter": "adapter",
     "PersistenceManager": "manager",
     "PostgreSQLAdapter": "postgresql",
+    "RedisAdapter": "redis",
+    "SQLAlchemyAdapter": "sqlalchemy",
     "SQLiteAdapter": "sqlite",
     "SessionQuery": "adapter",
     "SessionRepository": "repositories",
@@ -53,10 +59,13 @@ __all__ = [
     "MemoryAdapter",
     "MessageQuery",
     "MessageRepository",
+    "OpenSearchAdapter",
     "Page",
     "PersistenceAdapter",
     "PersistenceManager",
     "PostgreSQLAdapter",
+    "RedisAdapter",
+    "SQLAlchemyAdapter",
     "SQLiteAdapter",
     "SessionQuery",
     "SessionRepository",

@@ -16,10 +16,22 @@ _ADAPTERS = {
     "sqlite": "inturn.persistence.sqlite:SQLiteAdapter",
     "postgresql": "inturn.persistence.postgresql:PostgreSQLAdapter",
     "postgres": "inturn.persistence.postgresql:PostgreSQLAdapter",
+    "mysql+pymysql": "inturn.persistence.sqlalchemy:SQLAlchemyAdapter",
+    "mariadb+pymysql": "inturn.persistence.sqlalchemy:SQLAlchemyAdapter",
+    "sqlalchemy": "inturn.persistence.sqlalchemy:SQLAlchemyAdapter",
+    "redis": "inturn.persistence.redis:RedisAdapter",
+    "rediss": "inturn.persistence.redis:RedisAdapter",
+    "unix": "inturn.persistence.redis:RedisAdapter",
+    "opensearch": "inturn.persistence.opensearch:OpenSearchAdapter",
+    "opensearchs": "inturn.persistence.opensearch:OpenSearchAdapter",
 }
 DRIVERS = {
     "psycopg": "psycopg[binary,pool]",
     "psycopg_pool": "psycopg[binary,pool]",
+    "pymysql": "inturn[mysql]",
+    "sqlalchemy": "sqlalchemy",
+    "redis": "redis",
+    "opensearchpy": "inturn[opensearch]",
 }
 """What to install, by the module that is missing."""
 _NOT_EVERYWHERE = frozenset({"pool_size"})
@@ -34,6 +46,14 @@ def open_adapter(url: str, **options: Any) -> PersistenceAdapter:
     - `sqlite:///:memory:` (a SQLite database of this adapter alone)
     - `postgresql://user:password@host:5432/database?sslmode=require` (with any parameter of libpq)
     - `postgres://...` (the same)
+    - `mariadb+pymysql://user:password@host:3306/database` (with any parameter of PyMySQL)
+    - `mysql+pymysql://...` (the same for MySQL)
+    - `sqlalchemy+postgresql+psycopg://...` (any URL of SQLAlchemy after `sqlalchemy+`)
+    - `redis://user:password@host:6379/0` (with any parameter of redis-py)
+    - `rediss://...` (the same, over TLS)
+    - `unix:///run/redis.sock?db=0` (the same, through a socket)
+    - `opensearch://user:password@host:9200` (OpenSearch; a path is what its paths begin with)
+    - `opensearchs://user:password@host:9200?ca_certs=ca.pem` (the same, over TLS)
 
     `options` are those of the adapter's class. `pool_size` may be given for every URL and is left out where
     there is no pool.
@@ -46,13 +66,14 @@ def open_adapter(url: str, **options: Any) -> PersistenceAdapter:
         raise ConfigurationError(
             f"this is not a database URL; one begins with {_listed(f'{known}://' for known in _ADAPTERS)}"
         )
-    if scheme not in _ADAPTERS:
+    kind = "sqlalchemy" if scheme.startswith("sqlalchemy+") else scheme
+    if kind not in _ADAPTERS:
         close = difflib.get_close_matches(scheme.lower(), _ADAPTERS, n=1)
         hint = f"; did you mean {close[0]}://?" if close else ""
         raise ConfigurationError(
             f"no adapter for {scheme}:// among {_listed(f'{known}://' for known in _ADAPTERS)}{hint}"
         )
-    adapter = _load(scheme)
+    adapter = _load(kind)
     if scheme == "memory" and rest.strip("/"):
         raise ConfigurationError("memory:// takes nothing after it")
     known = inspect.signature(adapter).parameters

@@ -24,7 +24,7 @@ PgConnection = psycopg.Connection[Any]
 POOL_SECONDS = 10.0
 """How long a call waits for a connection of the pool, and so for a server that is away."""
 
-_DEFAULTS: dict[str, Any] = {
+DEFAULTS: dict[str, Any] = {
     "application_name": "inturn",
     "connect_timeout": "5",
     # A server that vanishes without a word (power, network) is given up after about half a minute.
@@ -33,6 +33,7 @@ _DEFAULTS: dict[str, Any] = {
     "keepalives_count": "3",
     "tcp_user_timeout": "30000",
 }
+"""Parameters of libpq for connections of our own, where the URL gives no others."""
 
 
 class Connections(ABC):
@@ -67,7 +68,7 @@ class Connections(ABC):
                 with self.lend() as connection, _atomic(connection):
                     return work(connection)
             except psycopg.Error as error:
-                if tries and _may_repeat(error):
+                if tries and may_repeat(error):
                     continue
                 if passing is not None and isinstance(error, passing):
                     raise
@@ -238,7 +239,7 @@ def _conninfo(url: str) -> str:
             "this is not a PostgreSQL URL; one looks like postgresql://user:password@host:5432/database, "
             "with special characters percent-encoded"
         ) from None
-    return make_conninfo(**{**_DEFAULTS, **given})
+    return make_conninfo(**{**DEFAULTS, **given})
 
 
 # SQLSTATEs, or their classes, after which the same call may succeed later.
@@ -276,7 +277,8 @@ def _is_lost(error: psycopg.Error) -> bool:
     )
 
 
-def _may_repeat(error: psycopg.Error) -> bool:
+def may_repeat(error: psycopg.Error) -> bool:
+    """Tell whether another attempt at once, on another connection, may succeed."""
     return _is_lost(error) or (error.sqlstate or "").startswith(_REPEATABLE)
 
 

@@ -1,0 +1,314 @@
+"""Where SQLAlchemyAdapter gets its connections, and what becomes of the drivers' errors."""
+
+from __future__ import annotations
+
+import random
+import selectors
+import sqlite3
+import threading
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import psycopg
+from sqlalchemy import URL, Connection, Engine, create_engine, event, exc, make_url
+from sqlalchemy.pool import QueuePool
+
+from inturn.errors import ConfigurationError, MissingDriverError, StoreError, StoreUnavailableError
+from inturn.persistence.columns import MYSQL
+from inturn.persistence.forks import watch_forks
+from inturn.persistence.sql import psycopg_connections, sqlite_connections
+
+T = TypeVar("T")
+
+PREFIX = "sqlalchemy+"
+"""What `open_adapter` has before a URL that is meant for SQLAlchemy."""
+
+_DEFAULTS: dict[str, dict[str, Any]] = {
+    "psycopg": dict(psycopg_connections.DEFAULTS),
+    "pymysql": {"connect_timeout": 5, "read_timeout": 60, "write_timeout": 60},
+    "pysqlite": {"timeout": sqlite_connections.BUSY_SECONDS, "check_same_thread": False},
+}
+_TRIES = 10
+"""How often a transaction is tried that the database rolls back because of others."""
+
+
+class Engines(ABC):
+    """Lends connections of an engine."""
+
+    @abstractmethod
+    def engine(self) -> Engine:
+        """The engine of this process."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Close what was opened here."""
+
+    def read(self, work: Callable[[Connection], T]) -> T:
+        """Return what `work`, one statement that only reads, makes of a connection."""
+        return self._run(work, write=False, repeatable=True)
+
+    def write(self, work: Callable[[Connection], T], *, repeatable: bool) -> T:
+        """Return what `work` makes of a connection, as one transaction.
+
+        One that the database has rolled back is repeated; one whose connection was lost, which nobody can
+        tell the end of, only if it is `repeatable`. `IntegrityError` is let through.
+        """
+        return self._run(work, write=True, repeatable=repeatable)
+
+    def _run(self, work: Callable[[Connection], T], *, write: bool, repeatable: bool) -> T:
+        losses = 0
+        for attempt in range(1, _TRIES + 1):
+            try:
+                return _transaction(self.engine(), work, write=write)
+            except exc.IntegrityError:
+                raise
+            except exc.SQLAlchemyError as error:
+                cause = error.orig if isinstance(error, exc.DBAPIError) else None
+                if attempt < _TRIES and _was_rolled_back(cause):
+                    time.sleep(random.uniform(0, min(0.25, 0.002 * 2**attempt)))
+                elif repeatable and not losses and _was_lost(error):
+                    losses += 1
+                else:
+                    # Its own words hold the statement and its parameters.
+                    raise translated(error) from None
+        raise AssertionError  # the last attempt returns or raises
+
+
+def _transaction(engine: Engine, work: Callable[[Connection], T], *, write: bool) -> T:
+    if not write and engine.dialect.name == "postgresql":
+        # One statement needs no transaction around it, and here that saves two round trips.
+        engine = engine.execution_options(isolation_level="AUTOCOMMIT")
+    with engine.connect() as connection:
+        if write and engine.dialect.name == "sqlite":
+            begin_writing(connection)
+        result = work(connection)
+        if write:
+            connection.commit()
+        return result
+
+
+def begin_writing(connection: Connection) -> None:
+    """Begin a transaction of SQLite that needs no upgrade later, which could fail at once."""
+    driver: Any = connection.connection.driver_connection
+    if not driver.in_transaction:
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+
+class GivenEngine(Engines):
+    """An engine that is the caller's."""
+
+    def __init__(self, engine: Engine) -> None:
+        if engine.dialect.is_async:
+            raise ConfigurationError("inturn is synchronous: give an Engine, not an AsyncEngine")
+        self._engine = engine
+        watch_forks(self)
+
+    def engine(self) -> Engine:
+        """See `Engines.engine`."""
+        return self._engine
+
+    def close(self) -> None:
+        """See `Engines.close`: nothing was."""
+
+    def before_fork(self) -> None:
+        """See `ForkAware`: the engine is the caller's to close."""
+
+    def after_fork_in_child(self) -> None:
+        """See `ForkAware`."""
+        _belong_to_parents.append(self._engine.pool)
+        self._engine.dispose(close=False)
+
+
+class OwnEngine(Engines):
+    """An engine of our own, for as long as this process lives or until `close`."""
+
+    def __init__(self, url: str | URL, pool_size: int) -> None:
+        if pool_size < 1:
+            raise ConfigurationError(f"pool_size must be at least 1, not {pool_size}")
+        self._url = _parsed(url)
+        self._pool_size = pool_size
+        self._lock = threading.Lock()
+        self._closed = False
+        self._engine: Engine | None = self._create()
+        watch_forks(self)
+
+    def engine(self) -> Engine:
+        """See `Engines.engine`."""
+        with self._lock:
+            if self._closed:
+                raise StoreError("this adapter is closed")
+            if self._engine is None:
+                self._engine = self._create()
+            return self._engine
+
+    def close(self) -> None:
+        """See `Engines.close`."""
+        with self._lock:
+            self._closed = True
+            if self._engine is not None:
+                self._engine.dispose()
+                self._engine = None
+
+    def before_fork(self) -> None:
+        """See `ForkAware`: SQLite in the child must never see a connection of the parent."""
+        engine = self._engine
+        if engine is not None and _is_file(engine.url):
+            engine.dispose()
+
+    def after_fork_in_child(self) -> None:
+        """See `ForkAware`."""
+        if self._engine is not None:
+            _belong_to_parents.append(self._engine.pool)
+        self._engine = None
+        self._lock = threading.Lock()
+
+    def _create(self) -> Engine:
+        return create_own_engine(self._url, self._pool_size)
+
+
+# A parent's connections stay referenced, so that no finalizer of a child ends what is still in use.
+_belong_to_parents: list[Any] = []
+
+
+def create_own_engine(url: URL, pool_size: int) -> Engine:
+    """Make an engine as this package wants it, with `pool_size` connections at the most.
+
+    Raises `ConfigurationError` and `MissingDriverError`, which do not show the URL.
+    """
+    options: dict[str, Any] = {}
+    try:
+        driver = url.get_dialect().driver
+        if url.get_dialect().is_async:
+            raise ConfigurationError(f"inturn is synchronous, and {url.drivername}:// is not")
+        given = _DEFAULTS.get(driver, {})
+        options["connect_args"] = {key: value for key, value in given.items() if key not in url.query}
+        if url.get_backend_name() in MYSQL:
+            # Locks the rows that are written, and not the gaps between them.
+            options["isolation_level"] = "READ COMMITTED"
+        engine = create_engine(
+            url,
+            poolclass=QueuePool,
+            # A database in memory is its one connection.
+            pool_size=1 if url.get_backend_name() == "sqlite" and not _is_file(url) else pool_size,
+            max_overflow=0,
+            pool_timeout=psycopg_connections.POOL_SECONDS,
+            pool_use_lifo=True,
+            hide_parameters=True,
+            **options,
+        )
+    except ModuleNotFoundError as error:
+        raise _missing_driver(url, error) from None
+    except exc.NoSuchModuleError:
+        raise ConfigurationError(f"SQLAlchemy has no dialect for {url.drivername}://") from None
+    except (exc.ArgumentError, TypeError, ValueError):
+        raise ConfigurationError(
+            f"SQLAlchemy cannot make an engine of this {url.drivername}:// URL"
+        ) from None
+    if engine.dialect.name == "sqlite":
+        event.listen(engine, "connect", _enforce_foreign_keys)
+    else:
+        event.listen(engine, "checkout", _refuse_the_dead)
+    return engine
+
+
+def _missing_driver(url: URL, error: ModuleNotFoundError) -> Exception:
+    from inturn.persistence.registry import DRIVERS  # the table of what to install
+
+    missing = (error.name or "").partition(".")[0]
+    return MissingDriverError(
+        f"{url.drivername}:// needs {missing}, which is not installed: "
+        f"pip install '{DRIVERS.get(missing, missing)}'"
+    )
+
+
+def _parsed(url: str | URL) -> URL:
+    try:
+        return make_url(url.removeprefix(PREFIX) if isinstance(url, str) else url)
+    except (exc.ArgumentError, ValueError):
+        raise ConfigurationError(
+            "this is not a URL of SQLAlchemy; one looks like "
+            "postgresql+psycopg://user:password@host:5432/database, with special characters percent-encoded"
+        ) from None
+
+
+def _is_file(url: URL) -> bool:
+    return url.get_backend_name() == "sqlite" and url.database not in (None, "", ":memory:")
+
+
+def _enforce_foreign_keys(connection: Any, _record: object) -> None:
+    connection.execute("PRAGMA foreign_keys = ON")
+
+
+def _refuse_the_dead(connection: Any, _record: object, _fairy: object) -> None:
+    """Tell without a round trip: an idle server says nothing, so what it has said is good-bye."""
+    if getattr(connection, "closed", 0):
+        raise exc.InvalidatePoolError
+    # PyMySQL has no public name for its socket; other drivers are asked by their first statement.
+    socket = connection if hasattr(connection, "fileno") else getattr(connection, "_sock", None)
+    if socket is not None:
+        with selectors.DefaultSelector() as selector:
+            selector.register(socket.fileno(), selectors.EVENT_READ)
+            if selector.select(timeout=0):
+                raise exc.InvalidatePoolError
+
+
+# MySQL's and MariaDB's numbers, after which the same call may succeed later.
+_MYSQL_ROLLED_BACK = (1020, 1213)
+_MYSQL_LOST = (0, 1053, 1152, 1158, 1159, 1160, 1161, 1927, 2002, 2003, 2006, 2013, 2014, 2055)
+_MYSQL_UNAVAILABLE = (1021, 1040, 1041, 1105, 1129, 1203, 1205, 1226, 1290, 1317, 1836, 1969, 3024, 3100)
+_MYSQL_NO_SCHEMA = (1049, 1054, 1146)
+# Errors whose words are about the account and not about values of a row.
+_MYSQL_ACCESS = (1044, 1045, 1142, 1143, 1227, 1698)
+
+
+def translated(error: exc.SQLAlchemyError) -> StoreError:
+    """Say in our words what a driver says in its own, without a statement and without a value."""
+    if isinstance(error, exc.TimeoutError):
+        return StoreUnavailableError("no connection of the pool was free in time; see pool_size")
+    cause = error.orig if isinstance(error, exc.DBAPIError) else None
+    if isinstance(cause, psycopg.Error):
+        return psycopg_connections.translated(cause)
+    if isinstance(cause, sqlite3.Error):
+        return sqlite_connections.translated(cause)
+    name = type(cause or error).__name__
+    code = _mysql_code(cause)
+    if code is None:
+        if _was_lost(error):
+            return StoreUnavailableError(f"the database is not available: {name}")
+        return StoreError(f"the database refused: {name}")
+    said = f"{name} ({code})"
+    if code in _MYSQL_NO_SCHEMA:
+        return StoreError(f"a database, a table or a column is missing ({code}): call initialize() first")
+    if code in (*_MYSQL_ROLLED_BACK, *_MYSQL_LOST, *_MYSQL_UNAVAILABLE):
+        return StoreUnavailableError(f"MySQL is not available: {said}: {cause and cause.args[-1]}")
+    return StoreError(
+        f"MySQL refused: {said}{f': {cause.args[-1]}' if cause and code in _MYSQL_ACCESS else ''}"
+    )
+
+
+def _was_rolled_back(cause: BaseException | None) -> bool:
+    """Tell whether the database has undone the transaction because of another one."""
+    if isinstance(cause, psycopg.Error):
+        return (cause.sqlstate or "").startswith("40")
+    if isinstance(cause, sqlite3.Error):
+        return getattr(cause, "sqlite_errorcode", 0) == sqlite3.SQLITE_BUSY_SNAPSHOT
+    return _mysql_code(cause) in _MYSQL_ROLLED_BACK
+
+
+def _was_lost(error: exc.SQLAlchemyError) -> bool:
+    """Tell whether the connection is gone, and with it the knowledge of what has happened."""
+    if not isinstance(error, exc.DBAPIError):
+        return False
+    if isinstance(error.orig, psycopg.Error):
+        return psycopg_connections.may_repeat(error.orig)
+    return error.connection_invalidated or _mysql_code(error.orig) in _MYSQL_LOST
+
+
+def _mysql_code(cause: BaseException | None) -> int | None:
+    """The server's number, or the client library's, of an error of PyMySQL and its kin."""
+    if not type(cause).__module__.startswith(("pymysql", "MySQLdb")):
+        return None
+    code = cause.args[0] if cause is not None and cause.args else None
+    return code if isinstance(code, int) else None
