@@ -9,6 +9,8 @@ from inturn.testing.conformance import AdapterConformance
 
 
 class TestMemory(AdapterConformance):
+    long_session = 100_000
+
     @pytest.fixture
     def adapter(self) -> PersistenceAdapter:
         return MemoryAdapter()

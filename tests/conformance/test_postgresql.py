@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 from typing import Any
 
@@ -16,6 +17,8 @@ from inturn.testing.conformance.base import Reopen
 
 
 class TestPostgreSQL(AdapterConformance):
+    long_session = 100_000
+
     @pytest.fixture(scope="class")
     @classmethod
     def adapter(cls, schema_url: str) -> Iterator[PersistenceAdapter]:
@@ -24,7 +27,7 @@ class TestPostgreSQL(AdapterConformance):
 
     @pytest.fixture
     def reopen(self, schema_url: str) -> Reopen:
-        return lambda: open_adapter(schema_url, pool_size=2)
+        return functools.partial(open_adapter, schema_url, pool_size=2)
 
 
 class TestPostgreSQLTables(AdapterConformance):

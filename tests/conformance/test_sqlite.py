@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
@@ -15,6 +16,8 @@ from inturn.testing.conformance.base import Reopen
 
 
 class TestSQLiteFile(AdapterConformance):
+    long_session = 100_000
+
     @pytest.fixture
     def url(self, tmp_path: Path) -> str:
         return f"sqlite:///{tmp_path}/sessions.db"
@@ -26,7 +29,7 @@ class TestSQLiteFile(AdapterConformance):
 
     @pytest.fixture
     def reopen(self, url: str) -> Reopen:
-        return lambda: open_adapter(url)
+        return functools.partial(open_adapter, url)
 
 
 class TestSQLiteInMemory(AdapterConformance):

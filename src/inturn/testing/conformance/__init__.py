@@ -2,6 +2,8 @@
 
 Subclass `AdapterConformance` in a test module, and give it your adapter:
 
+    import functools
+
     import pytest
     from inturn.testing.conformance import AdapterConformance
 
@@ -13,18 +15,24 @@ Subclass `AdapterConformance` in a test module, and give it your adapter:
 
         @pytest.fixture
         def reopen(self, adapter, tmp_path):
-            return lambda: MyAdapter(tmp_path / "store")
+            return functools.partial(MyAdapter, tmp_path / "store")
 
 `adapter` is initialised; its store need not be empty, for all IDs are new. `reopen` makes another adapter on
-the same store, which the kit closes; tests that need one are skipped, with the reason, where there is none.
+the same store, which the kit closes; where it can be pickled (a lambda cannot) the kit opens the store in
+other processes too. Tests that need what is not there are skipped, with the reason.
+
+`long_session`, `kills`, `examples` and `steps` set on the class say how much is tried.
 """
 
 from inturn.testing.conformance.commits import CommitConformance
+from inturn.testing.conformance.crashes import CrashConformance
 from inturn.testing.conformance.deletions import DeletionConformance
 from inturn.testing.conformance.input import InputConformance
+from inturn.testing.conformance.lengths import LengthConformance
 from inturn.testing.conformance.lifecycle import LifecycleConformance
 from inturn.testing.conformance.listings import ListingConformance
 from inturn.testing.conformance.loads import LoadConformance
+from inturn.testing.conformance.machine import MachineConformance
 from inturn.testing.conformance.races import RaceConformance
 
 __all__ = ["AdapterConformance"]
@@ -38,5 +46,8 @@ class AdapterConformance(
     DeletionConformance,
     InputConformance,
     RaceConformance,
+    CrashConformance,
+    LengthConformance,
+    MachineConformance,
 ):
     """Every test there is. Needs the fixture `adapter`; `reopen` is optional."""
