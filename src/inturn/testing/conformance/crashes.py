@@ -92,7 +92,7 @@ class CrashConformance(ProcessConformance):
     ) -> None:
         """Order is a matter of versions and sequences: no clock can hide or overwrite what was written."""
         session_id = saved(adapter, user_id=unique("user")).id
-        hours = [-1, 0, 1]
+        hours = [1, 0, -1]  # the one ahead begins, so that the others would turn time back
         before = state.utcnow()
         with processes(elsewhere, _write_with_a_clock, [(session_id, each) for each in hours]) as writers:
             told = sorted(each for writer in writers for each in writer.everything_told())
