@@ -1,6 +1,6 @@
 # What people and CI call. Each command sets up all it needs in .venv and .cache; only Python >= 3.11 is needed.
 .DEFAULT_GOAL := help
-.PHONY: help demo test dev check format setup clean
+.PHONY: help demo test dev bench check format setup clean
 
 bin := .venv/bin
 ARGS ?=
@@ -20,6 +20,9 @@ test: setup ## all tests; ARGS="-k words" chooses some
 
 dev: setup ## everything in one terminal: Valkey, SQLite, worker, beat and web; Ctrl-C stops it
 	@$(bin)/inturn dev $(ARGS)
+
+bench: setup ## what a turn costs by length of history, for every store; ARGS="sqlite redis" chooses some
+	@$(bin)/python -m benchmarks.history $(ARGS)
 
 check: setup ## format, lint, types, import rules, lock file
 	$(bin)/ruff format --check .
