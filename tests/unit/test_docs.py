@@ -22,6 +22,7 @@ from inturn.embedded.valkey import EmbeddedValkey
 from inturn.settings import Settings
 from tests.nodes import ROOT, clean_environment, worker_container
 
+COMMANDS = {each.name for each in [*app.registered_commands, *app.registered_groups]}
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
 README = (ROOT / "README.md").read_text()
 SETTINGS_PAGE = ROOT / "docs" / "settings.md"
@@ -79,7 +80,7 @@ class TestReadme:
             worker.remove()
 
     def test_it_names_all_commands_of_inturn_and_no_others(self) -> None:
-        assert commands(README, "inturn") == {command.name for command in app.registered_commands}
+        assert commands(README, "inturn") == COMMANDS
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
@@ -87,7 +88,7 @@ class TestPages:
     def test_commands_and_make_targets_exist(self, page: Path) -> None:
         targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.M))
 
-        assert commands(page.read_text(), "inturn") <= {command.name for command in app.registered_commands}
+        assert commands(page.read_text(), "inturn") <= COMMANDS
         assert commands(page.read_text(), "make") <= targets
 
     def test_relative_links_lead_somewhere(self, page: Path) -> None:

@@ -18,6 +18,9 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
+db = typer.Typer(no_args_is_help=True)
+app.add_typer(db, name="db", help="The schema of the database that DATABASE_URL names.")
+
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
 
 
@@ -113,6 +116,33 @@ def demo_command(
     from inturn.cli.demo import run_demo
 
     raise typer.Exit(run_demo(file, speed))
+
+
+@db.command("upgrade", epilog="Example: DATABASE_URL=postgresql://localhost/chat inturn db upgrade")
+def db_upgrade_command(as_json: Json = False) -> None:
+    """Create the tables, or change older ones, also such as other programs have made; nothing is lost.
+
+    Safe to repeat, and to run by several processes at once. docs/persistence-sqlalchemy.md tells more.
+    """
+    from inturn.cli.db import run_upgrade
+
+    raise typer.Exit(run_upgrade(as_json=as_json))
+
+
+@db.command("current", epilog="Example: inturn db current --json")
+def db_current_command(as_json: Json = False) -> None:
+    """Say which revision the schema is at, and which is the newest."""
+    from inturn.cli.db import run_current
+
+    raise typer.Exit(run_current(as_json=as_json))
+
+
+@db.command("check", epilog="Example: inturn db check || inturn db upgrade")
+def db_check_command(as_json: Json = False) -> None:
+    """Say what the schema lacks: tables, columns, indexes. Exit code 1: something is missing."""
+    from inturn.cli.db import run_check
+
+    raise typer.Exit(run_check(as_json=as_json))
 
 
 def main() -> None:

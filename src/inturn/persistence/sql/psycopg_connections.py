@@ -107,7 +107,7 @@ class OwnPool(Pool):
     """A pool of our own, opened by the process that first needs it."""
 
     def __init__(self, url: str, size: int) -> None:
-        self._conninfo = _conninfo(url)
+        self._conninfo = conninfo_of(url)
         if size < 1:
             raise ConfigurationError(f"pool_size must be at least 1, not {size}")
         self._size = size
@@ -230,7 +230,8 @@ def _is_alive(connection: PgConnection) -> bool:
         return not selector.select(timeout=0)
 
 
-def _conninfo(url: str) -> str:
+def conninfo_of(url: str) -> str:
+    """What libpq connects with, for a URL; raises `ConfigurationError`."""
     try:
         given = conninfo_to_dict(url)
     except psycopg.ProgrammingError:

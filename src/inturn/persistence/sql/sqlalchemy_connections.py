@@ -127,7 +127,7 @@ class OwnEngine(Engines):
     def __init__(self, url: str | URL, pool_size: int) -> None:
         if pool_size < 1:
             raise ConfigurationError(f"pool_size must be at least 1, not {pool_size}")
-        self._url = _parsed(url)
+        self._url = parse_url(url)
         self._pool_size = pool_size
         self._lock = threading.Lock()
         self._closed = False
@@ -223,7 +223,8 @@ def _missing_driver(url: URL, error: ModuleNotFoundError) -> Exception:
     )
 
 
-def _parsed(url: str | URL) -> URL:
+def parse_url(url: str | URL) -> URL:
+    """Read a URL, without `sqlalchemy+`; raises `ConfigurationError`."""
     try:
         return make_url(url.removeprefix(PREFIX) if isinstance(url, str) else url)
     except (exc.ArgumentError, ValueError):
