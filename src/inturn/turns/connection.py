@@ -56,9 +56,16 @@ def redis_errors() -> Iterator[None]:
             f"Redis cannot be reached ({type(error).__name__}); nothing is half accepted: repeat the call "
             "with the same turn ID"
         ) from error
+    except (
+        exceptions.OutOfMemoryError,
+        exceptions.ReadOnlyError,
+        exceptions.ClusterDownError,
+        exceptions.MasterDownError,
+    ) as error:
+        raise MailboxUnavailableError(f"Redis cannot answer now ({type(error).__name__})") from error
     except exceptions.ResponseError as error:
-        if str(error).startswith(("LOADING", "BUSY", "READONLY", "CLUSTERDOWN", "MASTERDOWN", "OOM")):
-            raise MailboxUnavailableError(f"Redis cannot answer now: {str(error).split()[0]}") from error
+        if "BUSY " in str(error):
+            raise MailboxUnavailableError("Redis cannot answer now: it runs a script") from error
         raise MailboxError(f"Redis refused a call: {error}") from error
     except exceptions.RedisError as error:
         raise MailboxError(f"Redis refused a call: {type(error).__name__}") from error
