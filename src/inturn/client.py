@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self
 
@@ -81,12 +82,13 @@ class Client:
 
     Every call that enqueues may be repeated with the same `turn_id`: an ID that is known is accepted
     without adding anything. So after `MailboxUnavailableError` (Redis or the broker away) repeat the call
-    with the error's `turn_id`.
+    with the error's `turn_id`. An `app` that is given stays the caller's to close.
     """
 
     def __init__(self, settings: Settings | None = None, *, app: Celery | None = None) -> None:
         self.settings = settings or load_settings()
         self._app = app or _celery(self.settings)
+        self._owns_app = app is None
         self._redis = connect(self.settings)
         self._mailbox = Mailbox(self._redis, self.settings)
 
@@ -144,10 +146,15 @@ class Client:
             self._redis.ping()
 
     def cleanup_sessions(self, *, dry_run: bool = False) -> AsyncResult[Any]:
-        """Ask for retention now; the task's result is its report, with counts by status."""
-        return self._app.send_task(
-            CLEANUP_SESSIONS, kwargs={"dry_run": dry_run}, queue=MAINTENANCE_QUEUE, add_to_parent=False
-        )
+        """Ask for retention now; the task's result is its report, with counts by status.
+
+        Raises `MailboxUnavailableError`.
+        """
+        self.ping()  # Celery would try to subscribe to the result for 20 seconds
+        with redis_errors(), _broker_errors():
+            return self._app.send_task(
+                CLEANUP_SESSIONS, kwargs={"dry_run": dry_run}, queue=MAINTENANCE_QUEUE, add_to_parent=False
+            )
 
     def handle(self, session_id: str, turn_id: str) -> TurnHandle:
         """Make a handle of a turn that was enqueued before, perhaps by another process."""
@@ -155,19 +162,30 @@ class Client:
 
     def status(self, session_id: str, turn_id: str) -> TurnStatus:
         """Tell where a turn stands; see `TurnHandle.status`."""
+        # In this order: a turn leaves the mailbox after its result is stored, so what is gone has a result.
+        state = self._mailbox.look(session_id, turn_id).state
         result = self._results([turn_id]).get(turn_id)
-        if result is not None:
-            if result.error is not None and result.error.type == "TurnCancelledError":
-                return "cancelled"
-            return result.state
-        return self._mailbox.look(session_id, turn_id).state
+        if result is None:
+            return state
+        if result.error is not None and result.error.type == "TurnCancelledError":
+            return "cancelled"
+        return result.state
 
     def cancel(self, session_id: str, turn_id: str) -> Literal["dropped", "signalled", "unknown"]:
-        """Drop a waiting turn (its result becomes `TurnCancelledError`), or signal a running one to stop."""
-        outcome = self._mailbox.cancel(session_id, turn_id)
-        if outcome == "dropped":
-            error = TurnCancelledError("the turn was cancelled before it ran", turn_id=turn_id)
-            self._app.backend.store_result(turn_id, error, "FAILURE", request=None)
+        """Drop a waiting turn (its result becomes `TurnCancelledError`), or signal a running one to stop.
+
+        May be repeated, and should be after `MailboxUnavailableError`: the turn may have gone without its
+        result.
+        """
+        try:
+            outcome = self._mailbox.cancel(session_id, turn_id)
+            if outcome == "dropped":
+                dropped = TurnCancelledError("the turn was cancelled before it ran", turn_id=turn_id)
+                with redis_errors():
+                    self._app.backend.store_result(turn_id, dropped, "FAILURE", request=None)
+        except MailboxUnavailableError as error:
+            error.turn_id = turn_id
+            raise
         return outcome
 
     def collect(
@@ -177,13 +195,16 @@ class Client:
 
         Asks for all of them together, so waiting for thousands costs no more connections than for one.
         """
-        open_handles = {handle.turn_id: handle for handle in handles}
+        open_handles: dict[str, list[TurnHandle]] = {}
+        for handle in handles:
+            open_handles.setdefault(handle.turn_id, []).append(handle)
         deadline = None if timeout is None else time.monotonic() + timeout
         pause = 0.01
         while open_handles:
             found = self._results(list(open_handles))
             for turn_id, result in found.items():
-                yield open_handles.pop(turn_id), result
+                for handle in open_handles.pop(turn_id):
+                    yield handle, result
             left = float("inf") if deadline is None else deadline - time.monotonic()
             if not open_handles or left <= 0:
                 return
@@ -193,7 +214,8 @@ class Client:
     def close(self) -> None:
         """Close the connections."""
         self._redis.close()
-        self._app.close()
+        if self._owns_app:
+            self._app.close()
 
     def __enter__(self) -> Self:
         return self
@@ -217,17 +239,10 @@ class Client:
         return TurnHandle(self, session_id, turn_id, accepted=offered.outcome == "new", ahead=offered.ahead)
 
     def _publish(self, session_id: str, turn_id: str) -> None:
-        from kombu.exceptions import OperationalError
-
-        try:
+        # Where it fails, the turn is in its mailbox and will run (a sweeper finds it), but the caller is not
+        # told yes on the strength of that: the repeated call finds the turn known and publishes again.
+        with _broker_errors(turn_id):
             publish_turn(self._app, session_id, turn_id)
-        except OperationalError as error:
-            # The turn is in its mailbox and will run (a sweeper finds it), but the caller is not told yes
-            # on the strength of that: the repeated call finds the turn known and publishes again.
-            raise MailboxUnavailableError(
-                "the broker cannot be reached; repeat the call with the same turn ID",
-                turn_id=turn_id,
-            ) from error
 
     def _results(self, turn_ids: list[str]) -> dict[str, TurnResult]:
         backend: Any = self._app.backend
@@ -242,6 +257,17 @@ class Client:
         return found
 
 
+@contextmanager
+def _broker_errors(turn_id: str | None = None) -> Iterator[None]:
+    from kombu.exceptions import OperationalError
+
+    try:
+        yield
+    except OperationalError as error:
+        again = "repeat the call" if turn_id is None else "repeat the call with the same turn ID"
+        raise MailboxUnavailableError(f"the broker cannot be reached; {again}", turn_id=turn_id) from error
+
+
 def _celery(settings: Settings) -> Celery:
     from celery import Celery
 
@@ -251,6 +277,9 @@ def _celery(settings: Settings) -> Celery:
         result_backend=settings.results,
         result_expires=settings.result_seconds,
         result_backend_thread_safe=True,
+        # Celery's own time-out is two minutes: whoever waits two seconds for a reply must not wait that long.
+        redis_socket_timeout=5,
+        redis_socket_connect_timeout=2,
         broker_transport_options={"socket_timeout": 5, "socket_connect_timeout": 2, "max_connections": 64},
         broker_connection_timeout=2,
         task_publish_retry_policy={

@@ -9,7 +9,7 @@ and the index that says which sessions wait, is in one slot of a Redis Cluster a
 | `<prefix>:{b}:q:<session>` | list | turn IDs in order of arrival; the head is the one that runs |
 | `<prefix>:{b}:t:<session>` | hash | turn ID -> payload |
 | `<prefix>:{b}:m:<session>` | hash | the lease (`owner`, `until`, `fence`), `sleep`, `wakes`, `stop`, `att:<turn>`, and the last release (`last`, `reply`) |
-| `<prefix>:{b}:d:<session>` | zset | IDs of turns that are done, scored by when (ms) |
+| `<prefix>:{b}:d:<session>` | zset | IDs of turns that are done, scored by when (ms); half a millisecond more: it was dropped |
 """  # noqa: E501
 
 from __future__ import annotations

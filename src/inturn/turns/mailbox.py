@@ -180,7 +180,7 @@ class Mailbox:
     def cancel(self, session_id: str, turn_id: str) -> Literal["dropped", "signalled", "unknown"]:
         """Drop a waiting turn, or signal a running one to stop."""
         reply: Literal["dropped", "signalled", "unknown"] = self._run(
-            "cancel", session_id, turn_id, self._done_ms
+            "cancel", session_id, turn_id, self._done_ms, MOST_DONE
         )
         return reply
 

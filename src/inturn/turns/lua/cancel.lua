@@ -1,12 +1,13 @@
 -- cancel: take a waiting turn out of the mailbox, or ask for a running one to stop.
 --
 -- KEYS   1 active (zset)  2 queue (list)  3 payloads (hash)  4 session (hash)  5 done (zset)
--- ARGV   1 session ID  2 turn ID  3 how long to know the turn's ID, ms
--- reply  'dropped'    it waited and never runs
+-- ARGV   1 session ID  2 turn ID  3 how long to know the turn's ID, ms  4 the most IDs to know
+-- reply  'dropped'    it waited and never runs; a replay, or a later call, answers the same
 --        'signalled'  it runs; its owner sees the flag with the next renewal
 --        'unknown'    it is not in the mailbox
 --
--- Invariant: a dropped turn counts as done, so a late delivery of the same event does not bring it back.
+-- Invariant: a dropped turn counts as done, so a late delivery of the same event does not bring it back. The
+-- half millisecond in its score tells that it was dropped.
 
 local now = redis.call('TIME')
 now = now[1] * 1000 + math.floor(now[2] / 1000)
@@ -14,7 +15,7 @@ local turn, keep = ARGV[2], tonumber(ARGV[3])
 
 local place = redis.call('LPOS', KEYS[2], turn)
 if not place then
-  return 'unknown'
+  return tonumber(redis.call('ZSCORE', KEYS[5], turn) or 0) % 1 > 0 and 'dropped' or 'unknown'
 end
 if place == 0 then
   local held = redis.call('HMGET', KEYS[4], 'owner', 'until')
@@ -26,7 +27,9 @@ end
 redis.call('LREM', KEYS[2], 1, turn)
 redis.call('HDEL', KEYS[3], turn)
 redis.call('HDEL', KEYS[4], 'att:' .. turn)
-redis.call('ZADD', KEYS[5], now, turn)
+redis.call('ZADD', KEYS[5], string.format('%d.5', now), turn)
+redis.call('ZREMRANGEBYSCORE', KEYS[5], '-inf', now - keep)
+redis.call('ZREMRANGEBYRANK', KEYS[5], 0, -1 - tonumber(ARGV[4]))
 redis.call('PEXPIRE', KEYS[5], keep)
 if redis.call('LLEN', KEYS[2]) == 0 then
   redis.call('ZREM', KEYS[1], ARGV[1])
