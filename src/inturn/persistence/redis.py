@@ -26,7 +26,7 @@ from inturn.persistence.redis_server import Server, milliseconds
 from inturn.session.state import Message, SessionState, TurnRecord
 
 _BATCH = 100
-"""Sessions deleted by one script: Redis answers nobody else meanwhile."""
+"""The most sessions deleted by one script."""
 
 
 class RedisAdapter(PersistenceAdapter):
@@ -179,14 +179,17 @@ class RedisAdapter(PersistenceAdapter):
         return Page(items, rows.encode_cursor(kind, items[-1].created_at, items[-1].id) if more else None)
 
     def delete_sessions(self, targets: Sequence[Target]) -> list[str]:
-        """See `PersistenceAdapter.delete_sessions`; up to 100 sessions are one step."""
+        """See `PersistenceAdapter.delete_sessions`; each session is one step."""
         rows.check_targets(targets)
         gone: list[bytes] = []
-        for start in range(0, len(targets), _BATCH):
+        start = 0
+        while start < len(targets):
             arguments: list[str | int] = [self._keys.prefix]
             for session_id, version in targets[start : start + _BATCH]:
                 arguments += [session_id, "" if version is None else version]
-            gone += self._server.run("delete", (), arguments, repeatable=False)
+            looked_at, some = self._server.run("delete", (), arguments, repeatable=False)
+            gone += some
+            start += looked_at
         return [session_id.decode() for session_id in gone]
 
     def _keys_of(self, session_id: str) -> list[str]:

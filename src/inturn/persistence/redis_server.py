@@ -21,8 +21,8 @@ from inturn.errors import ConfigurationError, StoreError, StoreUnavailableError
 T = TypeVar("T")
 Argument = str | bytes | int
 
-_POOL_SECONDS = 10.0
-"""How long a call waits for a connection of the pool."""
+_POOL_SECONDS = 3.0
+"""How long each of the four tries of a call waits for a connection of the pool."""
 _SCRIPTS = ("load", "commit", "find_named", "find_messages", "delete")
 
 _log = structlog.get_logger(__name__)

@@ -71,14 +71,15 @@ local function keep(key, ttl)
   end
 end
 
--- Let an index live at least as long as what was just written to it. `before` is its PTTL before that: an
--- index that holds a name for ever (-1) stays for ever.
+-- Let an index live at least as long as what was just written to it, and a tenth longer, so that not every
+-- use has to renew it. `before` is its PTTL before that: an index that holds a name for ever (-1) stays for
+-- ever.
 local function keep_index(index, ttl, before)
   if ttl == '0' then
     if before >= 0 then
       redis.call('PERSIST', index)
     end
   elseif before == -2 or (before >= 0 and before < tonumber(ttl)) then
-    redis.call('PEXPIRE', index, ttl)
+    redis.call('PEXPIRE', index, string.format('%d', ttl * 1.1))
   end
 end
