@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import structlog
 
-from inturn.errors import InturnError, SessionConflictError, StoreUnavailableError
+from inturn.errors import InturnError, InvalidInputError, SessionConflictError, StoreUnavailableError
 from inturn.persistence import rows
 from inturn.persistence.adapter import (
     MAX_PAGE,
@@ -221,7 +221,16 @@ class ArchivingAdapter(PersistenceAdapter):
 
         `newest` is how many of its messages are probably missing.
         """
-        return repeat_on_conflict(lambda: self._copy_once(session_id, newest))
+
+        def copy() -> bool:
+            return repeat_on_conflict(lambda: self._copy_once(session_id, newest))
+
+        try:
+            return copy()
+        except InvalidInputError:
+            # The archive's session may have been deleted and made anew, with the version that we had seen
+            # and other messages. If that was not it, the same happens again.
+            return copy()
 
     def _copy_once(self, session_id: str, newest: int) -> bool:
         # The archive first: then what is read of the hot store is no older than what anybody has copied
