@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib import resources
+from pathlib import Path
 
 from osmem_server import resolve_binary
+
+from inturn.embedded.ports import free_port
+from tests.waiting import wait_until
 
 
 @contextmanager
@@ -39,3 +45,27 @@ def own_opensearch(port: int = 0) -> Iterator[tuple[subprocess.Popen[str], str]]
             yield process, ready["url"].replace("http://", "opensearch://")
         finally:
             process.kill()
+
+
+@contextmanager
+def noida_db(directory: Path) -> Iterator[str]:
+    """Give the URL of another re-implementation, which knows no unrefreshed document: a second opinion."""
+    port = free_port()
+    binary = Path(str(resources.files("noida_db"))) / "noida-db"
+    binary.chmod(0o755)
+    command = [str(binary), "start", "--only", "elasticsearch"]
+    with subprocess.Popen(
+        [*command, "--elasticsearch-port", str(port), "--data-dir", str(directory)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    ) as process:
+        try:
+            wait_until(lambda: _accepts(port), what="noida-db")
+            yield f"opensearch://127.0.0.1:{port}"
+        finally:
+            process.kill()
+
+
+def _accepts(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0

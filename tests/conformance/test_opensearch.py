@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Iterator
 from contextlib import closing
+from functools import partial
 
 import pytest
 from opensearchpy import OpenSearch
@@ -12,7 +13,9 @@ from opensearchpy import OpenSearch
 from inturn.persistence import OpenSearchAdapter, PersistenceAdapter, open_adapter
 from inturn.testing.conformance import AdapterConformance
 from inturn.testing.conformance.base import Reopen
-from tests.servers_opensearch import opensearch
+from inturn.testing.conformance.lifecycle import LifecycleConformance
+from inturn.testing.conformance.listings import ListingConformance
+from tests.servers_opensearch import noida_db, opensearch
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +39,7 @@ class TestOpenSearch(AdapterConformance):
 
     @pytest.fixture
     def reopen(self, opensearch_url: str, indices: dict[str, str]) -> Reopen:
-        return lambda: open_adapter(opensearch_url, indices=indices, pool_size=2)
+        return partial(open_adapter, opensearch_url, indices=indices, pool_size=2)
 
 
 class TestOpenSearchClient(AdapterConformance):
@@ -50,5 +53,18 @@ class TestOpenSearchClient(AdapterConformance):
         with (
             closing(OpenSearch(opensearch_url.replace("opensearch", "http", 1))) as client,
             OpenSearchAdapter(client, indices=named) as adapter,
+        ):
+            yield adapter
+
+
+class TestSecondOpinion(LifecycleConformance, ListingConformance):
+    """Listings where nothing is found before a refresh, as in a real OpenSearch."""
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def adapter(cls, tmp_path_factory: pytest.TempPathFactory) -> Iterator[PersistenceAdapter]:
+        with (
+            noida_db(tmp_path_factory.mktemp("noida")) as url,
+            open_adapter(url) as adapter,
         ):
             yield adapter
