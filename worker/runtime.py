@@ -50,11 +50,16 @@ class Runtime:
         self.heartbeat = Heartbeat(self.mailbox, settings.renew_seconds)
         self.sweeper = Sweeper(self.mailbox, self.wake, settings.sweep_seconds, unless=lambda: stopping)
         self.results = Results(app)
+        self.agent = load_agent(settings.agent)
         self.adapter = open_adapter(
             settings.database_url.get_secret_value(), pool_size=settings.database_pool
         )
-        self.persistence = PersistenceManager(self.adapter, history_window=settings.history_window)
-        self.agent = load_agent(settings.agent)
+        self.persistence = PersistenceManager(
+            self.adapter,
+            history_window=settings.history_window,
+            schema_version=self.agent.schema_version,
+            migrate_session=self.agent.migrate_session,
+        )
         self._store_ready = False
 
     def start(self) -> None:

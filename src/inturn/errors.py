@@ -7,7 +7,9 @@
     ├── InvalidInputError            (ValueError) a value that is refused before anything is written
     ├── SessionError
     │   ├── SessionNotFoundError
-    │   └── SessionConflictError     the session moved on since it was loaded        retryable
+    │   ├── SessionConflictError     the session moved on since it was loaded        retryable
+    │   ├── SessionMigrationError    its state could not be brought to our schema version
+    │   └── SessionTooNewError       its state is of a newer schema version          retryable
     ├── StoreError                   the database answered with an error
     │   └── StoreUnavailableError    the database could not be reached               retryable
     ├── MailboxError                 Redis answered with an error
@@ -43,7 +45,9 @@ __all__ = [
     "ProviderUnavailableError",
     "SessionConflictError",
     "SessionError",
+    "SessionMigrationError",
     "SessionNotFoundError",
+    "SessionTooNewError",
     "StoreError",
     "StoreUnavailableError",
     "TurnCancelledError",
@@ -122,6 +126,23 @@ class SessionConflictError(SessionError):
         self.session_id = session_id
         self.expected_version = expected_version
         self.actual_version = actual_version
+
+
+class SessionMigrationError(SessionError):
+    """The session has an older schema version, and `migrate_session` could not bring it to ours.
+
+    Nothing was written: mend `migrate_session`, and the session goes on where it was.
+    """
+
+
+class SessionTooNewError(SessionError):
+    """The session has a newer schema version than this process knows; a newer process can work on it.
+
+    While a new release is rolled out that is to be expected: nothing was written, and the call may be
+    repeated until one of the new processes takes it.
+    """
+
+    retryable = True
 
 
 class StoreError(InturnError):

@@ -20,6 +20,7 @@ from inturn.ids import create_turn_id
 from inturn.persistence.adapter import PersistenceAdapter
 from inturn.persistence.manager import PersistenceManager
 from inturn.persistence.rows import turn_key
+from inturn.persistence.schema_versions import MigrateSession
 from inturn.session.manager import SessionManager
 from inturn.session.state import HistoryItem, Message, SessionState, TurnRecord, utcnow
 from inturn.values import to_json, to_text
@@ -39,6 +40,8 @@ class Agent:
       conversation lives in this object. `session_id` is loaded or created with the first use.
     - `auto_save=False`: turns stay in memory until `agent.session.save()`, and no turn ID is remembered. It
       goes with an adapter or a URL; a `PersistenceManager` brings its own.
+    - `schema_version` and `migrate_session` bring stored sessions to the shape that this code expects; see
+      `PersistenceManager`. They go with an adapter or a URL too, and the worker takes them from its agent.
     - `fallback_message` is what the user reads when a turn was given up.
     - `history_window` is how many messages of the history the model sees.
 
@@ -60,6 +63,8 @@ class Agent:
         auto_save: bool = True,
         fallback_message: str = "Sorry, I could not answer that just now. Please try again in a moment.",
         history_window: int = 50,
+        schema_version: int | None = None,
+        migrate_session: MigrateSession | None = None,
     ) -> None:
         self._definition = Definition(
             name,
@@ -70,6 +75,8 @@ class Agent:
             fallback_message=fallback_message,
             history_window=history_window,
             auto_save=auto_save,
+            schema_version=schema_version,
+            migrate_session=migrate_session,
         )
         self._attach(self._manager(persistence), session_id, user_id)
 
@@ -80,6 +87,16 @@ class Agent:
     def name(self) -> str:
         """The agent's name."""
         return self._definition.name
+
+    @property
+    def schema_version(self) -> int | None:
+        """The version of what this agent keeps in a session."""
+        return self._definition.schema_version
+
+    @property
+    def migrate_session(self) -> MigrateSession | None:
+        """What brings sessions of older versions to ours."""
+        return self._definition.migrate_session
 
     @property
     def session(self) -> SessionManager:
@@ -235,6 +252,8 @@ class Agent:
             persistence,
             auto_save=self._definition.auto_save,
             history_window=self._definition.history_window,
+            schema_version=self.schema_version,
+            migrate_session=self.migrate_session,
         )
 
 

@@ -9,7 +9,8 @@ from pydantic import BaseModel
 from inturn.agent.provider import Provider
 from inturn.agent.route import Route
 from inturn.agent.schema import DONE, NO_ROUTE, Schema, choice_output
-from inturn.errors import AgentDefinitionError
+from inturn.errors import AgentDefinitionError, InvalidInputError
+from inturn.persistence.schema_versions import MigrateSession, SchemaVersions
 
 
 class Definition:
@@ -26,6 +27,8 @@ class Definition:
         fallback_message: str,
         history_window: int,
         auto_save: bool,
+        schema_version: int | None,
+        migrate_session: MigrateSession | None,
     ) -> None:
         self.name = name
         self.provider = provider
@@ -35,6 +38,8 @@ class Definition:
         self.fallback_message = fallback_message
         self.history_window = history_window
         self.auto_save = auto_save
+        self.schema_version = schema_version
+        self.migrate_session = migrate_session
         self._check()
         # One output per route (None: outside of all), ever the same: providers cache what they are sent.
         self.outputs: Mapping[str | None, type[BaseModel]] = {
@@ -57,6 +62,10 @@ class Definition:
             )
         if self.history_window < 0:
             raise AgentDefinitionError(f"history_window of agent {self.name!r} must be 0 or more")
+        try:
+            SchemaVersions(self.schema_version, self.migrate_session)
+        except InvalidInputError as error:
+            raise AgentDefinitionError(f"agent {self.name!r}: {error}") from None
         ids: set[str] = set()
         for route in self.routes:
             if not isinstance(route, Route):

@@ -13,6 +13,7 @@ from inturn.errors import InvalidInputError, SessionError
 from inturn.persistence.adapter import Committed, Loaded, PersistenceAdapter
 from inturn.persistence.conflicts import repeat_on_conflict
 from inturn.persistence.repositories import MessageRepository, SessionRepository
+from inturn.persistence.schema_versions import MigrateSession, SchemaVersions
 from inturn.persistence.timing import timed
 from inturn.session.state import (
     HistoryItem,
@@ -37,6 +38,13 @@ class PersistenceManager:
     - `user_id`: the manager acts for this user. Sessions it creates are theirs; those of others, or of
       nobody, are out of its reach: finds return nothing, loads and changes raise a `SessionError`.
     - `history_window`: the messages that `load` puts into a session's `history`.
+    - `schema_version`: the version of what the application keeps in a session, a whole number. New sessions
+      get it. One of an older version (None: saved before there was any) goes through
+      `migrate_session(session, old_version)`, which returns it in its new shape; the next save writes it,
+      and the new version with it. Without `migrate_session` it stays as it is, its version too, and a
+      warning tells of each such version once. `migrate_session` raised: `SessionMigrationError`. A session
+      of a newer version is not for this process to touch: `SessionTooNewError`. Lists show sessions as
+      they are stored.
 
     Changes (`save_message`, `update_...`) are repeated on the new state when another writer came between,
     so neither is lost. Operations of more than 1,000 ms are logged as warnings. Safe to share between
@@ -50,16 +58,19 @@ class PersistenceManager:
         auto_save: bool = True,
         user_id: str | None = None,
         history_window: int = 50,
+        schema_version: int | None = None,
+        migrate_session: MigrateSession | None = None,
     ) -> None:
         if history_window < 0:
             raise InvalidInputError(f"history_window must not be negative: {history_window}")
+        self._schema = SchemaVersions(schema_version, migrate_session)
         self._owned = isinstance(adapter, str)
         self._adapter = _opened(adapter) if isinstance(adapter, str) else adapter
         self.auto_save = auto_save
         self.user_id = user_id
         self.history_window = history_window
-        self._sessions = SessionRepository(self._adapter, user_id=user_id)
-        self._messages = MessageRepository(self._adapter, user_id=user_id)
+        self._sessions = SessionRepository(self._adapter, user_id=user_id, schema=self._schema)
+        self._messages = MessageRepository(self._adapter, user_id=user_id, schema=self._schema)
 
     def get_adapter(self) -> PersistenceAdapter:
         """The adapter, for queries that the manager has no method for."""
@@ -279,9 +290,10 @@ class PersistenceManager:
         if found is None:
             return None
         self._check_user(found.session)
-        messages = [message for message in found.messages if message.sequence > found.session.history_start]
-        found.session.history = [message.to_history_item() for message in messages]
-        return found._replace(messages=messages)
+        session = self._schema.present(found.session)
+        messages = [message for message in found.messages if message.sequence > session.history_start]
+        session.history = [message.to_history_item() for message in messages]
+        return found._replace(session=session, messages=messages)
 
     def _commit(
         self, session: SessionState, messages: Sequence[Message] = (), turn: TurnRecord | None = None
@@ -289,6 +301,7 @@ class PersistenceManager:
         if session.version == 0 and session.user_id is None:
             session = session.model_copy(update={"user_id": self.user_id})
         self._check_user(session)
+        session = self._schema.stamp(session)
         return self._adapter.commit(session, messages, expected_version=session.version, turn=turn)
 
     def _check_user(self, session: SessionState) -> None:

@@ -18,6 +18,7 @@ from inturn.persistence.adapter import (
     Target,
 )
 from inturn.persistence.conflicts import repeat_on_conflict
+from inturn.persistence.schema_versions import SchemaVersions
 from inturn.session.state import Message, RouteRef, SessionState, Status, StepRef
 
 T = TypeVar("T")
@@ -42,12 +43,20 @@ class SessionRepository:
 
     With `user_id` it is that user's repository: sessions of others, or of nobody, do not exist for it.
     Updates load, change and commit, and are repeated when another writer came between: neither update is
-    lost. They raise `SessionNotFoundError` for a session that does not exist; finds return None.
+    lost. They raise `SessionNotFoundError` for a session that does not exist; finds return None. With
+    `schema` sessions are brought to its version, except in lists, which show them as they are stored.
     """
 
-    def __init__(self, adapter: PersistenceAdapter, *, user_id: str | None = None) -> None:
+    def __init__(
+        self,
+        adapter: PersistenceAdapter,
+        *,
+        user_id: str | None = None,
+        schema: SchemaVersions | None = None,
+    ) -> None:
         self._adapter = adapter
         self._user_id = user_id
+        self._schema = SchemaVersions() if schema is None else schema
 
     def sees(self, session: SessionState) -> bool:
         """Tell whether the session exists for this repository's user."""
@@ -57,17 +66,22 @@ class SessionRepository:
         """Save a new session; raises `SessionConflictError` if its ID is taken."""
         if self._user_id is not None and session.user_id is None:
             session = session.model_copy(update={"user_id": self._user_id})
-        return self._adapter.commit(session, expected_version=0).session
+        return self._adapter.commit(self._schema.stamp(session), expected_version=0).session
 
     def find_by_id(self, session_id: str) -> SessionState | None:
         """Find a session."""
+        found = self.find_stored(session_id)
+        return None if found is None else self._schema.present(found)
+
+    def find_stored(self, session_id: str) -> SessionState | None:
+        """Find a session as it is stored, whatever its schema version."""
         found = self._adapter.load(session_id)
         return found.session if found is not None and self.sees(found.session) else None
 
     def find_active_by_user_id(self, user_id: str) -> SessionState | None:
         """Find the active session of a user that was changed last."""
         found = self.find_by_user_id(user_id, limit=1, status="active")
-        return found[0] if found else None
+        return self._schema.present(found[0]) if found else None
 
     def find_by_user_id(
         self,
@@ -137,7 +151,7 @@ class SessionRepository:
 
     def delete(self, session_id: str) -> bool:
         """Delete a session with its messages; False if there was none."""
-        if self._user_id is not None and self.find_by_id(session_id) is None:
+        if self._user_id is not None and self.find_stored(session_id) is None:
             return False
         return bool(self._adapter.delete_sessions([Target(session_id)]))
 
@@ -166,10 +180,16 @@ class MessageRepository:
     history is append-only, and its sequences have no gaps. Deleting the session deletes its messages.
     """
 
-    def __init__(self, adapter: PersistenceAdapter, *, user_id: str | None = None) -> None:
+    def __init__(
+        self,
+        adapter: PersistenceAdapter,
+        *,
+        user_id: str | None = None,
+        schema: SchemaVersions | None = None,
+    ) -> None:
         self._adapter = adapter
         self._user_id = user_id
-        self._sessions = SessionRepository(adapter, user_id=user_id)
+        self._sessions = SessionRepository(adapter, user_id=user_id, schema=schema)
 
     def create(self, message: Message) -> Message:
         """Append a message to its session, and return it with its sequence.
@@ -189,7 +209,7 @@ class MessageRepository:
 
         With `after` only those of a larger sequence.
         """
-        if self._user_id is not None and self._sessions.find_by_id(session_id) is None:
+        if self._user_id is not None and self._sessions.find_stored(session_id) is None:
             return []
         query = MessageQuery(session_id=session_id, after=after, order="newest")
         return _collect(self._adapter.find_messages, query, limit)[::-1]

@@ -36,9 +36,10 @@ def rebase(session: SessionState, *, base: SessionState, onto: SessionState) -> 
             for name in names:
                 setattr(session, name, getattr(onto, name))
     user_id = onto.user_id if session.user_id == base.user_id else session.user_id
+    schema_version = session.schema_version
     session.created_at = onto.created_at
     session.adopt(onto)
-    session.user_id = user_id
+    session.user_id, session.schema_version = user_id, schema_version
 
 
 def _merge(mine: dict[str, Any], base: dict[str, Any], onto: dict[str, Any]) -> dict[str, Any]:

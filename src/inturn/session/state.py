@@ -154,9 +154,10 @@ class SessionState(_State):
         self.completed_at = (completed_at or self.completed_at or utcnow()) if status == "completed" else None
 
     def adopt(self, saved: SessionState) -> None:
-        """Take over what a commit assigns: version, counts, times and, to a new session, its user."""
+        """Take over what a commit assigns; user and schema version it assigns to new sessions only."""
         self.version = saved.version
         self.user_id = saved.user_id
+        self.schema_version = saved.schema_version
         self.message_count = saved.message_count
         self.last_message_at = saved.last_message_at
         self.updated_at = saved.updated_at
