@@ -12,7 +12,14 @@ from redis import Redis
 
 from inturn.embedded.valkey import EmbeddedValkey
 from inturn.errors import InvalidInputError, SessionConflictError
-from inturn.persistence import MessageQuery, PersistenceManager, RedisAdapter, SessionQuery, Target
+from inturn.persistence import (
+    MessageQuery,
+    PersistenceAdapter,
+    PersistenceManager,
+    RedisAdapter,
+    SessionQuery,
+    Target,
+)
 from inturn.session import Message, SessionState, TurnRecord, create_session
 from inturn.testing.conformance.races import at_once
 from tests.keys import keys_of
@@ -64,7 +71,7 @@ class TestFaultsOfTheOriginal:
         """Lost update: the original read with GET and wrote with SETEX, and told both writers OK."""
         session = saved(adapter)
 
-        def write(adapter: RedisAdapter, number: int) -> bool:
+        def write(adapter: PersistenceAdapter, number: int) -> bool:
             mine = session.model_copy(update={"data": {"writer": number}})
             try:
                 adapter.commit(mine, expected_version=session.version)
@@ -130,6 +137,14 @@ class TestFaultsOfTheOriginal:
         assert len(keys_of(redis_client, key_prefix)) == 12
         wait_until(lambda: keys_of(redis_client, key_prefix) == [], what="all keys to expire")
         assert adapter.load(session.id, turn_id="t") is None
+
+    def test_a_great_deletion_is_done_in_pieces(
+        self, adapter: RedisAdapter, redis_client: Redis, key_prefix: str
+    ) -> None:
+        made = [saved(adapter, 1500, user_id="ann") for _ in range(4)]
+        targets = [Target(each.id, each.version) for each in made]
+        assert adapter.delete_sessions([*targets, Target("nobody")]) == [each.id for each in made]
+        assert keys_of(redis_client, key_prefix) == []
 
 
 class TestCost:
@@ -328,7 +343,8 @@ class TestExpiry:
                     if "sessions" in key or "user-messages" in key:
                         pipe.zcard(key)
                 pipe.hlen(f"{key_prefix}message-ids")
-                return max(pipe.execute())
+                sizes: list[int] = pipe.execute()
+            return max(sizes)
 
         assert left() > 100
         session = saved(adapter, user_id="ann", agent_name="a")

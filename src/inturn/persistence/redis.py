@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 from redis import Redis
 
-from inturn.errors import ConfigurationError
+from inturn.errors import ConfigurationError, StoreError
 from inturn.persistence import rows
 from inturn.persistence.adapter import (
     Committed,
@@ -100,9 +100,9 @@ class RedisAdapter(PersistenceAdapter):
             return None
         row, turn, messages = found
         return Loaded(
-            rows.session_from_row(_decoded(row)),
-            [rows.message_from_row(_decoded(_row_of(stored))) for stored in messages],
-            None if turn is None or turn_id is None else rows.turn_from_row(_decoded(turn), turn_id),
+            _session(row),
+            [_message(_row_of(stored)) for stored in messages],
+            None if turn is None or turn_id is None else _turn(turn, turn_id),
         )
 
     def commit(
@@ -139,8 +139,7 @@ class RedisAdapter(PersistenceAdapter):
             case [b"ok"]:
                 return Committed(saved, numbered, turn)
             case [b"known", record] if turn is not None:
-                known = rows.turn_from_row(_decoded(record), turn.turn_id)
-                return Committed(session, [], known, repeated=True)
+                return Committed(session, [], _turn(record, turn.turn_id), repeated=True)
             case [b"taken"]:
                 raise rows.taken_message_id()
             case [_, version, count]:
@@ -159,7 +158,7 @@ class RedisAdapter(PersistenceAdapter):
             last = _name(rows.decode_cursor(query.cursor, kind, datetime, str))
             bounds.below(last) if query.order == "newest" else bounds.above(last)
         found = self._find_named(self._keys.index(query), "", query, bounds)
-        states = [rows.session_from_row(row) for row in found[: query.limit]]
+        states = [_session(row) for row in found[: query.limit]]
         more = len(found) > query.limit
         return Page(states, rows.encode_cursor(kind, states[-1].updated_at, states[-1].id) if more else None)
 
@@ -174,7 +173,7 @@ class RedisAdapter(PersistenceAdapter):
             bounds.below(last) if query.order == "newest" else bounds.above(last + END)
         user_id = query.user_id or ""
         found = self._find_named(self._keys.user_messages(user_id), user_id, query, bounds)
-        items = [rows.message_from_row(row) for row in found[: query.limit]]
+        items = [_message(row) for row in found[: query.limit]]
         more = len(found) > query.limit
         return Page(items, rows.encode_cursor(kind, items[-1].created_at, items[-1].id) if more else None)
 
@@ -210,13 +209,13 @@ class RedisAdapter(PersistenceAdapter):
             [self._keys.messages(session_id)],
             [self._keys.prefix, low, "" if high is None else high, query.order, query.limit + 1],
         )
-        items = [rows.message_from_row(_decoded(_row_of(stored))) for stored in found[: query.limit]]
+        items = [_message(_row_of(stored)) for stored in found[: query.limit]]
         more = len(found) > query.limit
         return Page(items, rows.encode_cursor(kind, items[-1].sequence) if more else None)
 
     def _find_named(
         self, index: str, user_id: str, query: SessionQuery | MessageQuery, bounds: Bounds
-    ) -> list[rows.Row]:
+    ) -> list[bytes]:
         low, high = bounds.low, bounds.high
         found: list[bytes] = []
         while True:
@@ -226,7 +225,7 @@ class RedisAdapter(PersistenceAdapter):
             )
             found += some
             if not bound:
-                return [_decoded(row) for row in found]
+                return found
             low, high = (low, bound) if query.order == "newest" else (bound, high)
 
 
@@ -254,6 +253,23 @@ def _encoded(row: Mapping[str, Any]) -> str:
     return json.dumps(row, ensure_ascii=False, separators=(",", ":"), default=datetime.isoformat)
 
 
-def _decoded(text: bytes) -> rows.Row:
-    row: rows.Row = json.loads(text)
-    return row
+def _decoded(text: bytes, columns: Sequence[str]) -> rows.Row:
+    try:
+        row = json.loads(text)
+        if isinstance(row, dict):
+            return {**dict.fromkeys(columns), **row}  # a row may be older than a column
+    except (ValueError, RecursionError):
+        pass
+    raise StoreError("a stored row cannot be read") from None
+
+
+def _session(row: bytes) -> SessionState:
+    return rows.session_from_row(_decoded(row, rows.SESSION_COLUMNS))
+
+
+def _message(row: bytes) -> Message:
+    return rows.message_from_row(_decoded(row, rows.MESSAGE_COLUMNS))
+
+
+def _turn(row: bytes, turn_id: str) -> TurnRecord:
+    return rows.turn_from_row(_decoded(row, rows.TURN_COLUMNS), turn_id)

@@ -45,6 +45,7 @@ class Server:
                 f"a RedisAdapter takes a URL or a redis.Redis, not {type(source).__name__}; "
                 "Redis Cluster and asyncio are not supported"
             )
+        self._execute: Callable[..., Any] = self._client.execute_command
         self._closed = False
         self._scripts = {name: _Script(name) for name in _SCRIPTS}
 
@@ -56,7 +57,7 @@ class Server:
 
     def ping(self) -> None:
         """Return if the server answers."""
-        self._call(lambda: self._client.execute_command("PING"), repeatable=True)
+        self._call(lambda: self._execute("PING"), repeatable=True)
 
     def run(
         self, name: str, keys: Sequence[str], arguments: Sequence[Argument], *, repeatable: bool = True
@@ -71,9 +72,9 @@ class Server:
 
         def call() -> Any:
             try:
-                return self._client.execute_command("EVALSHA", script.sha, *rest, **_RAW)
+                return self._execute("EVALSHA", script.sha, *rest, **_RAW)
             except redis_exceptions.NoScriptError:  # a server that has just started
-                return self._client.execute_command("EVAL", script.text, *rest, **_RAW)
+                return self._execute("EVAL", script.text, *rest, **_RAW)
 
         return self._call(call, repeatable=repeatable)
 
@@ -85,7 +86,7 @@ class Server:
             if isinstance(refusal.__cause__, redis_exceptions.NoPermissionError):
                 return  # some hosts keep it to themselves
             raise
-        if about.get("redis_mode") == "cluster":
+        if about.get("cluster_enabled"):
             raise ConfigurationError(
                 "this is a node of a Redis Cluster, where a session and the indexes cannot change in one "
                 "step; use a single server, with Sentinel if it must not fail"
