@@ -5,7 +5,6 @@ from __future__ import annotations
 import bisect
 import threading
 from collections.abc import Sequence
-from datetime import datetime
 from typing import Any, ClassVar
 
 from inturn.persistence import rows
@@ -18,6 +17,7 @@ from inturn.persistence.adapter import (
     SessionQuery,
     Target,
 )
+from inturn.persistence.pages import page_of_messages, page_of_sessions
 from inturn.session.state import Message, SessionState, TurnRecord
 
 
@@ -110,28 +110,9 @@ class MemoryAdapter(PersistenceAdapter):
 
     def find_sessions(self, query: SessionQuery) -> Page[SessionState]:
         """See `PersistenceAdapter.find_sessions`."""
-        rows.check_session_query(query)
         with self._lock:
-            found = [row for row in self._sessions.values() if _matches(row, query)]
-        newest, kind = query.order == "newest", f"sessions, {query.order} first"
-        found.sort(key=lambda row: (row["updated_at"], row["id"]), reverse=newest)
-        if query.cursor is not None:
-            after = tuple(rows.decode_cursor(query.cursor, kind, datetime, str))
-            found = [
-                row
-                for row in found
-                if (
-                    (row["updated_at"], row["id"]) < after
-                    if newest
-                    else (row["updated_at"], row["id"]) > after
-                )
-            ]
-        page = found[: query.limit]
-        more = len(found) > query.limit
-        return Page(
-            [rows.session_from_row(row) for row in page],
-            rows.encode_cursor(kind, page[-1]["updated_at"], page[-1]["id"]) if more else None,
-        )
+            found = list(self._sessions.values())
+        return page_of_sessions(found, query)
 
     def find_messages(self, query: MessageQuery) -> Page[Message]:
         """See `PersistenceAdapter.find_messages`."""
@@ -139,28 +120,8 @@ class MemoryAdapter(PersistenceAdapter):
         if query.session_id is not None:
             return self._find_of_session(query.session_id, query)
         with self._lock:
-            found = [
-                row for some in self._messages.values() for row in some if row["user_id"] == query.user_id
-            ]
-        newest, kind = query.order == "newest", f"messages of a user, {query.order} first"
-        found.sort(key=lambda row: (row["created_at"], row["id"]), reverse=newest)
-        if query.cursor is not None:
-            after = tuple(rows.decode_cursor(query.cursor, kind, datetime, str))
-            found = [
-                row
-                for row in found
-                if (
-                    (row["created_at"], row["id"]) < after
-                    if newest
-                    else (row["created_at"], row["id"]) > after
-                )
-            ]
-        page = found[: query.limit]
-        more = len(found) > query.limit
-        return Page(
-            [rows.message_from_row(row) for row in page],
-            rows.encode_cursor(kind, page[-1]["created_at"], page[-1]["id"]) if more else None,
-        )
+            found = [row for some in self._messages.values() for row in some]
+        return page_of_messages(found, query)
 
     def delete_sessions(self, targets: Sequence[Target]) -> list[str]:
         """See `PersistenceAdapter.delete_sessions`."""
@@ -202,13 +163,3 @@ class MemoryAdapter(PersistenceAdapter):
             [rows.message_from_row(row) for row in page],
             rows.encode_cursor(kind, page[-1]["sequence"]) if more else None,
         )
-
-
-def _matches(row: rows.Row, query: SessionQuery) -> bool:
-    return (
-        (query.user_id is None or row["user_id"] == query.user_id)
-        and (query.agent_name is None or row["agent_name"] == query.agent_name)
-        and (query.status is None or row["status"] == query.status)
-        and (query.older_than is None or row["updated_at"] < query.older_than)
-        and (query.newer_than is None or row["updated_at"] > query.newer_than)
-    )
