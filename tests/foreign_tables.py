@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+
+from inturn.persistence import MessageQuery, PersistenceAdapter, SessionQuery
+
 _POSTGRESQL = """
 CREATE TABLE "agent_sessions" (
     "id" TEXT NOT NULL,
@@ -119,7 +123,7 @@ INSERT INTO agent_sessions (id, user_id, agent_name, status, current_route, curr
 INSERT INTO agent_messages (id, session_id, user_id, role, content, route, step, tool_calls, event,
     created_at) VALUES
     ('m9', 'clx1', 'ann', 'user', 'first', 'booking', NULL, NULL, NULL, '2024-03-31 01:30:00.123'),
-    ('mb', 'clx1', NULL, 'assistant', 'third', 'booking', 'ask_city', '[{"name": "search"}]', NULL,
+    ('ma', 'clx1', NULL, 'assistant', 'third', 'booking', 'ask_city', '[{"name": "search"}]', NULL,
      '2024-03-31 01:31:00.000'),
     ('mB', 'clx1', 'ann', 'user', 'second', NULL, NULL, NULL, '{"kind": "message"}',
      '2024-03-31 01:31:00.000'),
@@ -132,3 +136,43 @@ def statements(dialect: str) -> list[str]:
     """What makes these tables and rows in `postgresql`, `sqlite` or `mysql`."""
     tables = {"postgresql": _POSTGRESQL, "sqlite": _SQLITE, "mysql": _MYSQL}[dialect]
     return [each.strip() for each in (tables + _INDEXES + _ROWS).split(";\n") if each.strip()]
+
+
+def check_adopted(adapter: PersistenceAdapter) -> None:
+    """That the rows above are all there, as ours."""
+    sessions = {each.id: each for each in adapter.find_sessions(SessionQuery()).items}
+    assert list(sessions) == ["clx1", "clx3", "clx2"]
+    first, second, third = (sessions[name] for name in ("clx1", "clx2", "clx3"))
+    assert (first.user_id, first.agent_name, first.status, first.version) == ("ann", "Support", "active", 1)
+    assert first.data == {"city": "Lagos", "guests": 2}
+    assert first.created_at == datetime(2024, 3, 31, 1, 30, 0, 123000, tzinfo=UTC)
+    assert first.updated_at == datetime(2024, 3, 31, 2, 30, 0, 456000, tzinfo=UTC)
+    assert first.current_route is not None
+    assert first.current_step is not None
+    assert (first.current_route.id, first.current_step.id) == ("booking", "ask_date")
+    assert first.current_route.entered_at == first.updated_at
+    assert [each.route_id for each in first.route_history] == ["booking"]
+    assert first.message_count == 4
+    assert first.last_message_at == datetime(2024, 3, 31, 1, 32, tzinfo=UTC)
+    assert (second.status, second.message_count, second.data) == ("completed", 1, {})
+    assert second.completed_at == datetime(2024, 1, 1, 11, tzinfo=UTC)
+    assert (third.message_count, third.last_message_at, third.current_step) == (0, None, None)
+    found = adapter.load("clx1", last_messages=10)
+    assert found is not None
+    assert [(each.sequence, each.id) for each in found.messages] == [
+        (1, "m9"),
+        (2, "mB"),
+        (3, "ma"),
+        (4, "m1"),
+    ]
+    assert [each.content for each in found.messages] == ["first", "second", "third", "fourth: 🙂 'quoted'"]
+    assert (found.messages[2].tool_calls, found.messages[1].event) == (
+        [{"name": "search"}],
+        {"kind": "message"},
+    )
+    assert found.messages == adapter.find_messages(MessageQuery(session_id="clx1")).items
+    assert [each.id for each in adapter.find_messages(MessageQuery(user_id="ann")).items] == [
+        "m9",
+        "mB",
+        "m1",
+    ]

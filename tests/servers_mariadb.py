@@ -1,4 +1,4 @@
-"""A MariaDB for tests: `MARIADB_URL` if it names one, else one that is started from an installed `mariadbd`."""
+"""A MariaDB for tests: the one that `MARIADB_URL` names, else one started from an installed `mariadbd`."""
 
 from __future__ import annotations
 
@@ -21,7 +21,9 @@ def why_no_mariadb() -> str | None:
     """Why there is none to be had; None if there is."""
     if os.environ.get("MARIADB_URL") or (_program("mariadbd") and _program("mariadb-install-db")):
         return None
-    return "needs MARIADB_URL, such as mariadb+pymysql://user:password@host/database, or an installed mariadbd"
+    return (
+        "needs MARIADB_URL, such as mariadb+pymysql://user:password@host/database, or an installed mariadbd"
+    )
 
 
 @contextmanager
@@ -31,7 +33,10 @@ def mariadb() -> Iterator[str]:
         yield url
         return
     # Not below pytest's directory: the path of a Unix socket must be short.
-    with tempfile.TemporaryDirectory(prefix="inturn-mariadb-") as directory, _own_server(Path(directory)) as port:
+    with (
+        tempfile.TemporaryDirectory(prefix="inturn-mariadb-") as directory,
+        _own_server(Path(directory)) as port,
+    ):
         yield f"mariadb+pymysql://root@127.0.0.1:{port}/inturn"
 
 

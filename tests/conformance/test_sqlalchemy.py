@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -28,7 +29,7 @@ class TestPostgreSQL(AdapterConformance):
 
     @pytest.fixture
     def reopen(self, sqlalchemy_url: str) -> Reopen:
-        return lambda: open_adapter(f"sqlalchemy+{sqlalchemy_url}", pool_size=2)
+        return partial(open_adapter, f"sqlalchemy+{sqlalchemy_url}", pool_size=2)
 
 
 class TestNames(AdapterConformance):
@@ -72,7 +73,7 @@ class TestSQLiteFile(AdapterConformance):
 
     @pytest.fixture
     def reopen(self, url: str) -> Reopen:
-        return lambda: open_adapter(url)
+        return partial(open_adapter, url)
 
 
 class TestSQLiteInMemory(AdapterConformance):

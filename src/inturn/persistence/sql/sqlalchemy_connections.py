@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 import selectors
 import sqlite3
@@ -58,22 +59,21 @@ class Engines(ABC):
         return self._run(work, write=True, repeatable=repeatable)
 
     def _run(self, work: Callable[[Connection], T], *, write: bool, repeatable: bool) -> T:
-        losses = 0
-        for attempt in range(1, _TRIES + 1):
+        may_repeat_loss = repeatable
+        for attempt in itertools.count(1):
             try:
                 return _transaction(self.engine(), work, write=write)
             except exc.IntegrityError:
                 raise
             except exc.SQLAlchemyError as error:
-                cause = error.orig if isinstance(error, exc.DBAPIError) else None
-                if attempt < _TRIES and _was_rolled_back(cause):
+                if attempt < _TRIES and _was_rolled_back(error):
                     time.sleep(random.uniform(0, min(0.25, 0.002 * 2**attempt)))
-                elif repeatable and not losses and _was_lost(error):
-                    losses += 1
+                elif may_repeat_loss and _was_lost(error):
+                    may_repeat_loss = False
                 else:
                     # Its own words hold the statement and its parameters.
                     raise translated(error) from None
-        raise AssertionError  # the last attempt returns or raises
+        raise AssertionError  # the loop has no end
 
 
 def _transaction(engine: Engine, work: Callable[[Connection], T], *, write: bool) -> T:
@@ -289,8 +289,9 @@ def translated(error: exc.SQLAlchemyError) -> StoreError:
     )
 
 
-def _was_rolled_back(cause: BaseException | None) -> bool:
+def _was_rolled_back(error: exc.SQLAlchemyError) -> bool:
     """Tell whether the database has undone the transaction because of another one."""
+    cause = error.orig if isinstance(error, exc.DBAPIError) else None
     if isinstance(cause, psycopg.Error):
         return (cause.sqlstate or "").startswith("40")
     if isinstance(cause, sqlite3.Error):
