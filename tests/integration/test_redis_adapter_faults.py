@@ -162,7 +162,8 @@ class TestServerAway:
         session = adapter.commit(session, [message(session)], expected_version=1, turn=turn).session
         at_once([adapter], lambda each, _: each.load(session.id))
         server.kill() if crash else server.stop()
-        for call in [*every_call(adapter, session), partial(adapter.commit, session, expected_version=2)]:
+        commit: Call = partial(adapter.commit, session, expected_version=2)
+        for call in [*every_call(adapter, session), commit]:
             with pytest.raises(StoreUnavailableError) as error:
                 call()
             assert "127.0.0.1" in str(error.value)
