@@ -45,6 +45,8 @@ class TestOpenSearch(AdapterConformance):
 class TestOpenSearchClient(AdapterConformance):
     """A caller's client, and names for all indices."""
 
+    long_session = 1000
+
     @pytest.fixture(scope="class")
     @classmethod
     def adapter(cls, opensearch_url: str, indices: dict[str, str]) -> Iterator[PersistenceAdapter]:
