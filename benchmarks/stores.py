@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import socket
 import sqlite3
 import tempfile
@@ -12,6 +13,7 @@ from contextlib import AbstractContextManager, ExitStack, closing, contextmanage
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import psycopg
@@ -86,24 +88,38 @@ def redis() -> Iterator[Store]:
     with ExitStack() as stack:
         server = stack.enter_context(EmbeddedValkey(stack.enter_context(_directory())))
         adapter = stack.enter_context(open_adapter(server.url))
-        proxy, url = stack.enter_context(_counted(server.url))
-        counted = stack.enter_context(open_adapter(url))
         with Redis.from_url(server.url) as client:
             version = f"Valkey {client.info('server')['valkey_version']}"
-        yield Store("redis", version, adapter, "sent", counted, lambda: proxy.sent)
+        yield Store("redis", version, adapter, "sent", *_sent(stack, server.url))
+
+
+@contextmanager
+def mongodb() -> Iterator[Store]:
+    from tests.servers_mongodb import mongodb
+
+    named = bool(os.environ.get("MONGODB_URL"))
+    with ExitStack() as stack:
+        url = stack.enter_context(mongodb(stack.enter_context(_directory())))
+        database = {"database_name": f"inturn_benchmark_{secrets.token_hex(4)}"}
+        adapter = stack.enter_context(open_adapter(url, **database))
+        # A replica set tells its clients where it really is.
+        sent = () if named else _sent(stack, f"{url}?directConnection=true", **database)
+        yield Store("mongodb", "MongoDB" if named else "SecantusDB, no MongoDB", adapter, "sent", *sent)
 
 
 @contextmanager
 def opensearch() -> Iterator[Store]:
     from tests.servers_opensearch import opensearch
 
+    named = bool(os.environ.get("OPENSEARCH_URL"))
     with ExitStack() as stack:
-        server = stack.enter_context(opensearch())
-        adapter = stack.enter_context(open_adapter(server))
-        proxy, url = stack.enter_context(_counted(server))
-        counted = stack.enter_context(open_adapter(url))
-        kind = "OpenSearch" if os.environ.get("OPENSEARCH_URL") else "osmem-server, no OpenSearch"
-        yield Store("opensearch", kind, adapter, "sent", counted, lambda: proxy.sent)
+        url = stack.enter_context(opensearch())
+        indices = {"indices": {"sessions": f"inturn_benchmark_{secrets.token_hex(4)}"}}
+        adapter = stack.enter_context(open_adapter(url, **indices))
+        sent = () if named else _sent(stack, url, **indices)
+        yield Store(
+            "opensearch", "OpenSearch" if named else "osmem-server, no OpenSearch", adapter, "sent", *sent
+        )
 
 
 STORES: dict[str, Callable[[], AbstractContextManager[Store]]] = {
@@ -113,6 +129,7 @@ STORES: dict[str, Callable[[], AbstractContextManager[Store]]] = {
     "sqlalchemy": partial(postgresql, "sqlalchemy", "sqlalchemy+postgresql+psycopg"),
     "sqlalchemy-sqlite": partial(sqlite, "sqlalchemy-sqlite", "sqlalchemy+"),
     "redis": redis,
+    "mongodb": mongodb,
     "opensearch": opensearch,
     "archiving": archiving,
 }
@@ -159,12 +176,12 @@ class Proxy:
             target.close()
 
 
-@contextmanager
-def _counted(url: str) -> Iterator[tuple[Proxy, str]]:
+def _sent(stack: ExitStack, url: str, **options: Any) -> tuple[PersistenceAdapter, Counter]:
+    """Another adapter on the store at `url`, and the counter of the bytes that it sends there."""
     parts = urlsplit(url)
-    with closing(Proxy(parts.hostname or "127.0.0.1", parts.port or 0)) as proxy:
-        user, at, _ = parts.netloc.rpartition("@")
-        yield proxy, parts._replace(netloc=f"{user}{at}127.0.0.1:{proxy.port}").geturl()
+    proxy = stack.enter_context(closing(Proxy(parts.hostname or "127.0.0.1", parts.port or 0)))
+    through = parts._replace(netloc=f"127.0.0.1:{proxy.port}").geturl()
+    return stack.enter_context(open_adapter(through, **options)), lambda: proxy.sent
 
 
 @contextmanager

@@ -209,9 +209,7 @@ def _store(settings: Settings) -> Iterator[Check]:
         try:
             adapter.load(create_session_id(), last_messages=1)
         except StoreError as error:
-            mend = (
-                "start a worker, or any other process that initialises its store: it creates what is missing"
-            )
+            mend = "run inturn db upgrade, or start a worker, which creates what is missing"
             yield Check("schema", "failed", str(error), mend)
             return
         yield Check("schema", "ok", "it is there")
