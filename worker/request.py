@@ -1,10 +1,12 @@
-"""Request: what Celery shows of a task's arguments to logs, events and `inspect`."""
+"""Request: what Celery shows of a task's arguments to logs, events and `inspect`, and what it may discard."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from celery.worker import request
+
+from inturn.contract import RESPOND
 
 
 class Request(request.Request):
@@ -23,6 +25,15 @@ class Request(request.Request):
     def kwargsrepr(self) -> str:
         """The session's ID."""
         return repr({"session_id": (self.kwargs or {}).get("session_id")})
+
+    def revoked(self) -> bool:
+        """Never, for a message that only wakes a session: it can be spared, the turns behind it cannot.
+
+        Each of them has the ID of the head turn. If a worker discarded those, the session would stand still
+        for as long as the worker remembers. A turn is cancelled with `Client.cancel`.
+        """
+        wakes = self.name == RESPOND and not self.args and set(self.kwargs or ()) == {"session_id"}
+        return not wakes and bool(super().revoked())
 
     def info(self, safe: bool = False) -> Any:  # noqa: ARG002
         """What `inspect` tells of a running task: all but its arguments."""
