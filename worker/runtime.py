@@ -10,7 +10,7 @@ import structlog
 from celery import Celery
 
 from inturn.agent.loading import load_agent
-from inturn.errors import StoreUnavailableError
+from inturn.errors import StoreError, StoreUnavailableError
 from inturn.persistence import PersistenceManager, open_adapter
 from inturn.settings import Settings
 from inturn.turns import Heartbeat, Kicked, Mailbox, Sweeper
@@ -64,20 +64,24 @@ class Runtime:
 
     def start(self) -> None:
         """Start the threads; the store may still be on its way."""
-        self.heartbeat.start()
-        self.sweeper.start()
         try:
             self.prepare_store()
         except StoreUnavailableError as error:
             log.warning("store not ready; turns wait for it", error=str(error))
+        self.heartbeat.start()
+        self.sweeper.start()
 
     def prepare_store(self) -> None:
         """Create what the store needs, if this process has not seen to it yet.
 
-        Raises `StoreUnavailableError` as long as it cannot be reached.
+        Raises `StoreUnavailableError` as long as it cannot be reached, or refuses: somebody will mend it, and
+        no turn is to blame.
         """
         if not self._store_ready:
-            self.adapter.initialize()
+            try:
+                self.adapter.initialize()
+            except StoreError as error:
+                raise StoreUnavailableError(str(error)) from error
             self._store_ready = True
 
     def close(self) -> None:
