@@ -20,6 +20,7 @@ from inturn.contract import (
 )
 from inturn.errors import (
     InturnError,
+    InvalidInputError,
     MailboxUnavailableError,
     StoreUnavailableError,
     TurnFailedError,
@@ -171,6 +172,13 @@ def _give_up(runtime: Runtime, head: Head, payload: Payload, fault: TurnFault) -
                 response=response,
                 error=fault if failed else None,
             )
+        # An owner before us may have committed this one, too, and died before it could say so.
+        known = runtime.persistence.load(payload.session_id, turn_id=head.turn_id)
+        if known is not None and known.turn is not None:
+            return TurnResult.model_validate(known.turn.result)
+    except InvalidInputError as error:
+        # No later try could record it either, and the turns behind it must not wait for one.
+        log.error("failure cannot be recorded", **_facts(error))
     except Exception as error:
         log.warning("failure not recorded yet", **_facts(error))
         return _later(runtime, head, error)
