@@ -13,6 +13,7 @@ from redis.exceptions import RedisError
 
 from inturn.contract import CLEANUP_SESSIONS, RESPOND, SAVE_SESSION, WAKE_SESSIONS, Payload
 from inturn.errors import InvalidInputError, MailboxError, MailboxFullError
+from inturn.ids import check_id
 from inturn.turns.payloads import encode_payload, respond_payload, save_session_payload
 
 from .celery import app
@@ -34,11 +35,12 @@ _OF_A_TURN: dict[str, Any] = {
 @app.task(name=RESPOND, **_OF_A_TURN)
 def respond(
     self: Task[Any, Any],
-    session_id: str,
+    session_id: str | None = None,
     message: str | None = None,
     user_id: str | None = None,
     channel: str | None = None,
     metadata: Mapping[str, Any] | None = None,
+    **unknown: Any,
 ) -> None:
     """Run the waiting turns of a session.
 
@@ -50,27 +52,29 @@ def respond(
         session_id,
         None
         if message is None
-        else lambda runtime: respond_payload(
+        else lambda runtime, session_id: respond_payload(
             runtime.settings, session_id, message, user_id=user_id, channel=channel, metadata=metadata
         ),
+        unknown,
     )
 
 
 @app.task(name=SAVE_SESSION, **_OF_A_TURN)
 def save_session(
     self: Task[Any, Any],
-    session_id: str,
+    session_id: str | None = None,
     data: Mapping[str, Any] | None = None,
     status: Any = None,
     metadata: Mapping[str, Any] | None = None,
     messages: Sequence[Mapping[str, Any]] | None = None,
     user_id: str | None = None,
+    **unknown: Any,
 ) -> None:
     """Change a session from outside, in order with its turns."""
     _drive(
         self,
         session_id,
-        lambda runtime: save_session_payload(
+        lambda runtime, session_id: save_session_payload(
             runtime.settings,
             session_id,
             data=data,
@@ -79,6 +83,7 @@ def save_session(
             messages=messages,
             user_id=user_id,
         ),
+        unknown,
     )
 
 
@@ -94,11 +99,20 @@ def wake_sessions() -> int:
     return current_runtime().sweeper.sweep()
 
 
-def _drive(task: Task[Any, Any], session_id: str, make: Callable[[Runtime], Payload] | None) -> None:
+def _drive(
+    task: Task[Any, Any],
+    session_id: str | None,
+    make: Callable[[Runtime, str], Payload] | None,
+    unknown: Mapping[str, Any],
+) -> None:
     turn_id = str(task.request.id)
     runtime = current_runtime()
     try:
-        payload = "" if make is None else encode_payload(runtime.settings, make(runtime))
+        session_id = check_id(session_id)
+        if unknown:
+            # Celery would only log it, and the sender would wait for a result for ever.
+            raise InvalidInputError(f"{task.name} takes no {', '.join(unknown)}")
+        payload = "" if make is None else encode_payload(runtime.settings, make(runtime, session_id))
     except InvalidInputError as error:
         runtime.results.refuse(turn_id, error)
         log.warning("turn refused", turn_id=turn_id, error=str(error))
