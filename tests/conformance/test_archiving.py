@@ -27,10 +27,12 @@ from tests.stores import TroubledStore
 def all_messages(adapter: PersistenceAdapter, session_id: str) -> list[Message]:
     """Every message of a session, in order."""
     found: list[Message] = []
+    after = 0
     while page := adapter.find_messages(
-        MessageQuery(session_id=session_id, after=len(found), limit=MAX_PAGE)
+        MessageQuery(session_id=session_id, after=after, limit=MAX_PAGE)
     ).items:
         found += page
+        after = page[-1].sequence
     return found
 
 
@@ -194,6 +196,26 @@ class TestCopies:
         assert archived is not None
         assert (archived.session.data, archived.session.history_start) == ({"new": True}, 4)
         assert store.catch_up() == CaughtUp(checked=1, copied=0, failed=0, finished=True)
+
+    @pytest.mark.parametrize("missed", [0, 2])
+    def test_messages_that_expire_in_the_hot_store_stay_in_the_archive(
+        self, troubled: Troubled, missed: int
+    ) -> None:
+        store = troubled.store
+        session = saved(store, 4)
+        if missed:
+            session = troubled.commit_unseen(session, *messages(session.id, missed))
+        assert isinstance(store.hot, MemoryAdapter)
+        store.hot._messages[session.id].clear()
+
+        session = recommit(store, session, message(session.id, "a")).session
+        recommit(store, session, message(session.id, "b"))
+
+        assert said(store, session.id) == ["a", "b"]
+        assert said(store.archive, session.id) == ["1", "2", "3", "4", "a", "b"]
+        archived = store.archive.load(session.id)
+        assert archived is not None
+        assert (archived.session.message_count, archived.session.history_start) == (6, 0)
 
 
 class TestAwayArchive:

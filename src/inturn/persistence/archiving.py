@@ -65,7 +65,8 @@ class ArchivingAdapter(PersistenceAdapter):
 
     - `version` and `updated_at` are the archive's own, for it counts its own commits;
     - `sequence`, `message_count` and `history_start` are equal too, unless an ID is used again after its
-      session was deleted from the hot store: then the new session's messages follow the old one's;
+      session was deleted from the hot store: then the new session's messages follow the old one's. So do
+      those that come after messages which had expired in the hot store before they were copied;
     - turns are not copied: the hot store alone decides whether a turn was committed.
 
     What is deleted from the hot store stays in the archive, or with `delete_from_archive` goes from both;
@@ -247,7 +248,7 @@ class ArchivingAdapter(PersistenceAdapter):
             update={
                 "version": 0 if there is None else there.session.version,
                 "message_count": archived,
-                "history_start": base + found.session.history_start,
+                "history_start": max(0, base + found.session.history_start),
             }
         )
         if there is not None and copied == found.session.message_count and _is_same(state, there.session):
