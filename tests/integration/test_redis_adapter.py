@@ -354,13 +354,15 @@ class TestExpiry:
             session = saved(adapter, user_id="ann", agent_name="a")
         assert left() < 50
 
+    @pytest.mark.parametrize("time", [None, datetime(2200, 1, 1, tzinfo=UTC)], ids=["later", "same time"])
     def test_a_session_that_begins_anew_has_nothing_of_the_expired_one(
-        self, adapter: RedisAdapter, redis_client: Redis, key_prefix: str
+        self, adapter: RedisAdapter, redis_client: Redis, key_prefix: str, time: datetime | None
     ) -> None:
-        old = saved(adapter, 3, user_id="ann")
+        fields: dict[str, Any] = {} if time is None else {"updated_at": time}
+        old = saved(adapter, 3, user_id="ann", **fields)
         for kind in ("session", "messages"):
             redis_client.delete(f"{key_prefix}{kind}:{old.id}")
-        new = create_session(old.id, user_id="bob")
+        new = create_session(old.id, user_id="bob", **fields)
         adapter.commit(new, [message(new, "new")], expected_version=0)
         assert sessions_of(adapter, user_id="ann") == []
         assert messages_of(adapter, user_id="ann") == []
