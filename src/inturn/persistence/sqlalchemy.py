@@ -18,7 +18,6 @@ from sqlalchemy import (
     bindparam,
     case,
     delete,
-    exc,
     func,
     insert,
     or_,
@@ -40,7 +39,7 @@ from inturn.persistence.adapter import (
 from inturn.persistence.models import agent_tables
 from inturn.persistence.schema import create
 from inturn.persistence.sql.listing import Listing, list_messages, list_sessions
-from inturn.persistence.sql.sqlalchemy_connections import Engines, GivenEngine, OwnEngine
+from inturn.persistence.sql.sqlalchemy_connections import Duplicate, Engines, GivenEngine, OwnEngine
 from inturn.session.state import Message, SessionState, TurnRecord
 
 _CHUNK = 500
@@ -150,7 +149,7 @@ class SQLAlchemyAdapter(PersistenceAdapter):
 
         try:
             written, taken = self._engines.write(work, repeatable=turn is not None), False
-        except exc.IntegrityError:
+        except Duplicate:
             written, taken = False, True
         if written:
             return Committed(saved, numbered, turn)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import random
 import selectors
 import sqlite3
@@ -35,6 +34,10 @@ _TRIES = 10
 """How often a transaction is tried that the database rolls back because of others."""
 
 
+class Duplicate(Exception):
+    """A row has the key of one that is there."""
+
+
 class Engines(ABC):
     """Lends connections of an engine."""
 
@@ -54,18 +57,20 @@ class Engines(ABC):
         """Return what `work` makes of a connection, as one transaction.
 
         One that the database has rolled back is repeated; one whose connection was lost, which nobody can
-        tell the end of, only if it is `repeatable`. `IntegrityError` is let through.
+        tell the end of, only if it is `repeatable`. Raises `Duplicate`, and otherwise our errors.
         """
         return self._run(work, write=True, repeatable=repeatable)
 
     def _run(self, work: Callable[[Connection], T], *, write: bool, repeatable: bool) -> T:
         may_repeat_loss = repeatable
-        for attempt in itertools.count(1):
+        attempt = 0
+        while True:
+            attempt += 1
             try:
                 return _transaction(self.engine(), work, write=write)
-            except exc.IntegrityError:
-                raise
             except exc.SQLAlchemyError as error:
+                if _is_duplicate(error):
+                    raise Duplicate from None
                 if attempt < _TRIES and _was_rolled_back(error):
                     time.sleep(random.uniform(0, min(0.25, 0.002 * 2**attempt)))
                 elif may_repeat_loss and _was_lost(error):
@@ -73,7 +78,6 @@ class Engines(ABC):
                 else:
                     # Its own words hold the statement and its parameters.
                     raise translated(error) from None
-        raise AssertionError  # the loop has no end
 
 
 def _transaction(engine: Engine, work: Callable[[Connection], T], *, write: bool) -> T:
@@ -287,6 +291,19 @@ def translated(error: exc.SQLAlchemyError) -> StoreError:
     return StoreError(
         f"MySQL refused: {said}{f': {cause.args[-1]}' if cause and code in _MYSQL_ACCESS else ''}"
     )
+
+
+def _is_duplicate(error: exc.SQLAlchemyError) -> bool:
+    if not isinstance(error, exc.IntegrityError):
+        return False
+    if isinstance(error.orig, psycopg.Error):
+        return error.orig.sqlstate == "23505"
+    if isinstance(error.orig, sqlite3.Error):
+        return getattr(error.orig, "sqlite_errorcode", 0) in _SQLITE_DUPLICATE
+    return _mysql_code(error.orig) in (None, 1062)
+
+
+_SQLITE_DUPLICATE = (sqlite3.SQLITE_CONSTRAINT_PRIMARYKEY, sqlite3.SQLITE_CONSTRAINT_UNIQUE)
 
 
 def _was_rolled_back(error: exc.SQLAlchemyError) -> bool:
