@@ -11,6 +11,8 @@ import pytest
 from inturn.errors import ConfigurationError, MissingDriverError
 from inturn.persistence import (
     MemoryAdapter,
+    MongoAdapter,
+    OpenSearchAdapter,
     PersistenceAdapter,
     PostgreSQLAdapter,
     RedisAdapter,
@@ -37,6 +39,10 @@ def test_every_url_of_its_docstring_opens_the_adapter_of_its_scheme(
         "redis": RedisAdapter,
         "rediss": RedisAdapter,
         "unix": RedisAdapter,
+        "mongodb": MongoAdapter,
+        "mongodb+srv": MongoAdapter,
+        "opensearch": OpenSearchAdapter,
+        "opensearchs": OpenSearchAdapter,
     }
     assert {url.partition("://")[0] for url in urls} == kinds.keys()
     for url in urls:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from inturn.persistence.archiving import ArchivingAdapter
     from inturn.persistence.manager import PersistenceManager
     from inturn.persistence.memory import MemoryAdapter
+    from inturn.persistence.mongodb import MongoAdapter
     from inturn.persistence.opensearch import OpenSearchAdapter
     from inturn.persistence.postgresql import PostgreSQLAdapter
     from inturn.persistence.redis import RedisAdapter
@@ -38,6 +39,7 @@ _HOMES = {
     "MemoryAdapter": "memory",
     "MessageQuery": "adapter",
     "MessageRepository": "repositories",
+    "MongoAdapter": "mongodb",
     "OpenSearchAdapter": "opensearch",
     "Page": "adapter",
     "PersistenceAdapter": "adapter",
@@ -59,6 +61,7 @@ __all__ = [
     "MemoryAdapter",
     "MessageQuery",
     "MessageRepository",
+    "MongoAdapter",
     "OpenSearchAdapter",
     "Page",
     "PersistenceAdapter",

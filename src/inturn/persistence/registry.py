@@ -22,6 +22,8 @@ _ADAPTERS = {
     "redis": "inturn.persistence.redis:RedisAdapter",
     "rediss": "inturn.persistence.redis:RedisAdapter",
     "unix": "inturn.persistence.redis:RedisAdapter",
+    "mongodb": "inturn.persistence.mongodb:MongoAdapter",
+    "mongodb+srv": "inturn.persistence.mongodb:MongoAdapter",
     "opensearch": "inturn.persistence.opensearch:OpenSearchAdapter",
     "opensearchs": "inturn.persistence.opensearch:OpenSearchAdapter",
 }
@@ -31,6 +33,8 @@ DRIVERS = {
     "pymysql": "inturn[mysql]",
     "sqlalchemy": "sqlalchemy",
     "redis": "redis",
+    "pymongo": "inturn[mongodb]",
+    "bson": "inturn[mongodb]",
     "opensearchpy": "inturn[opensearch]",
 }
 """What to install, by the module that is missing."""
@@ -52,6 +56,8 @@ def open_adapter(url: str, **options: Any) -> PersistenceAdapter:
     - `redis://user:password@host:6379/0` (with any parameter of redis-py)
     - `rediss://...` (the same, over TLS)
     - `unix:///run/redis.sock?db=0` (the same, through a socket)
+    - `mongodb://user:password@host:27017/database` (with any option of MongoDB's connection strings)
+    - `mongodb+srv://...` (the same, with the servers' names in the DNS)
     - `opensearch://user:password@host:9200` (OpenSearch; a path is what its paths begin with)
     - `opensearchs://user:password@host:9200?ca_certs=ca.pem` (the same, over TLS)
 
