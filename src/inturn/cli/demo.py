@@ -44,11 +44,16 @@ def run_demo(file: Path, speed: float) -> int:
         f"[bold]inturn demo[/]: {len(lines)} messages in {sessions} sessions, {speed:g} times as fast"
     )
     with log, EmbeddedValkey(folder / "valkey") as valkey:
-        urls = {"redis_url": valkey.url, "database_url": f"sqlite:///{folder.resolve() / 'inturn.db'}"}
+        # All of them, by the names that win: a worker of the demo must never meet a server that is in use.
+        urls = {
+            "redis_url": valkey.url,
+            "broker_url": valkey.url,
+            "result_backend": valkey.url,
+            "database_url": f"sqlite:///{folder.resolve() / 'inturn.db'}",
+        }
         settings = load_settings(**urls)
         env = {
-            "REDIS_URL": urls["redis_url"],
-            "DATABASE_URL": urls["database_url"],
+            **{f"INTURN_{name.upper()}": url for name, url in urls.items()},
             "INTURN_AGENT": "examples.booking:agent",
             # A model takes its time; with none at all there would be nothing in hand to kill.
             "INTURN_OFFLINE_LATENCY": "0.25",

@@ -10,6 +10,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from rich.console import Console
+from rich.text import Text
 
 from inturn.cli.local import write_note
 from inturn.cli.processes import Fleet, beat_command, web_command, worker_command
@@ -24,22 +25,22 @@ def run_dev(port: int, data_dir: Path, concurrency: int) -> int:
     console = Console(highlight=False, soft_wrap=True)
 
     def show(name: str, line: str) -> None:
-        console.print(f"[{COLOURS[name]}]{name:>6} |[/] ", end="")
-        console.print(line, markup=False)
+        # In one call: each process has a thread that reads it.
+        console.print(Text.assemble((f"{name:>6} | ", COLOURS[name]), line))
 
     data_dir.mkdir(parents=True, exist_ok=True)
     stopped = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stopped.set())
     with ExitStack() as stack:
-        redis_url = os.environ.get("REDIS_URL")
+        redis_url = _named("REDIS_URL")
         if redis_url is None:
             redis_url = stack.enter_context(EmbeddedValkey(data_dir / "valkey")).url
-        database_url = os.environ.get("DATABASE_URL") or f"sqlite:///{data_dir.resolve() / 'inturn.db'}"
+        database_url = _named("DATABASE_URL") or f"sqlite:///{data_dir.resolve() / 'inturn.db'}"
         settings = load_settings(redis_url=redis_url, database_url=database_url)
         write_note(data_dir, redis_url, database_url)
         fleet = stack.enter_context(
-            Fleet({"REDIS_URL": redis_url, "DATABASE_URL": database_url}, show, patience=60.0)
+            Fleet({"INTURN_REDIS_URL": redis_url, "INTURN_DATABASE_URL": database_url}, show, patience=60.0)
         )
         fleet.start("worker", *worker_command("dev", concurrency))
         fleet.start("beat", *beat_command(data_dir / "beat-schedule"))
@@ -56,3 +57,8 @@ def run_dev(port: int, data_dir: Path, concurrency: int) -> int:
         show("inturn", "stopping")
     show("inturn", "stopped")
     return 0
+
+
+def _named(variable: str) -> str | None:
+    """What the environment names, by either name, in the order in which the settings look."""
+    return os.environ.get(f"INTURN_{variable}") or os.environ.get(variable) or None

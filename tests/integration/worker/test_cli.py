@@ -15,6 +15,7 @@ import pytest
 
 from inturn.embedded.ports import free_port
 from inturn.embedded.tether import tethered
+from inturn.embedded.valkey import EmbeddedValkey
 from tests.nodes import ROOT, clean_environment
 from tests.waiting import wait_until
 
@@ -36,14 +37,14 @@ def inturn(*args: str, cwd: Path, text: str = "", **env: str) -> subprocess.Comp
 
 
 class Dev:
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, **env: str) -> None:
         self.port = free_port()
         self.log = folder / "dev.log"
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
                 tethered([INTURN, "dev", "--port", str(self.port)]),
                 cwd=folder,
-                env=clean_environment(),
+                env={**clean_environment(), **env},
                 stdout=log,
                 stderr=log,
             )
@@ -106,9 +107,11 @@ def test_a_replay_reports_and_exits_by_its_verdict(dev: Dev) -> None:
     assert json.loads(as_json.stdout)["known"] == 9, "the same file again adds nothing"
 
 
-def test_ctrl_c_stops_dev_in_order(tmp_path: Path) -> None:
-    running = Dev(tmp_path)
+def test_ctrl_c_stops_dev_in_order(tmp_path: Path, valkey: EmbeddedValkey) -> None:
+    # Named by its other name, the server is used, and no embedded one is started beside it.
+    running = Dev(tmp_path, INTURN_REDIS_URL=valkey.url)
     wait_until(running.ready, timeout=60)
+    assert not (tmp_path / ".inturn" / "dev" / "valkey").exists()
 
     os.kill(running.process.pid, signal.SIGINT)
 
@@ -121,7 +124,12 @@ def test_ctrl_c_stops_dev_in_order(tmp_path: Path) -> None:
 
 def test_the_demo_shows_its_verdict(tmp_path: Path) -> None:
     conversations = ROOT / "examples" / "conversations.jsonl"
-    shown = inturn("demo", "--file", str(conversations), "--speed", "20", cwd=tmp_path)
+    # A shell that is set up for somebody's servers: nothing of the demo may reach them.
+    elsewhere = {
+        f"INTURN_{name}": "redis://127.0.0.1:1/0" for name in ("REDIS_URL", "BROKER_URL", "RESULT_BACKEND")
+    }
+    elsewhere["INTURN_DATABASE_URL"] = "postgresql://127.0.0.1:1/nowhere"
+    shown = inturn("demo", "--file", str(conversations), "--speed", "20", cwd=tmp_path, **elsewhere)
 
     assert shown.returncode == 0, shown.stdout + shown.stderr
     assert "was killed (SIGKILL)" in shown.stdout
