@@ -437,7 +437,7 @@ class TestCost:
         adapter = SQLAlchemyAdapter(engine)
         adapter.initialize()
         pairs = list(zip(*(_calls(adapter, length) for length in (20, 20_000)), strict=True))
-        admin.execute(f"VACUUM ANALYZE {schema}.agent_sessions, {schema}.agent_messages")  # type: ignore[call-overload]
+        admin.execute(f"VACUUM ANALYZE {schema}.agent_sessions, {schema}.agent_messages")
         statements: list[tuple[str, Any]] = []
 
         @event.listens_for(engine, "before_cursor_execute")

@@ -133,7 +133,7 @@ class TestTransactions:
     @pytest.mark.parametrize("level", ["REPEATABLE READ", "READ COMMITTED", "SERIALIZABLE"])
     def test_a_commit_over_a_session_that_moved_on_is_a_conflict(self, url: str, level: str) -> None:
         """In a transaction that repeats its reads, a second look shows the state of the first."""
-        engine = create_engine(url, isolation_level=level)  # type: ignore[arg-type]
+        engine = create_engine(url, isolation_level=level)
         with SQLAlchemyAdapter(engine) as mine, open_adapter(url) as other:
             session = saved(mine)
             for version in range(1, 5):

@@ -40,9 +40,9 @@ def postgresql(database_url: str) -> Iterator[str]:
     """The URL of an empty schema of PostgreSQL."""
     name = f"inturn_test_{secrets.token_hex(4)}"
     with psycopg.connect(database_url, autocommit=True) as connection:
-        connection.execute(f"CREATE SCHEMA {name}")  # type: ignore[call-overload]
+        connection.execute(f"CREATE SCHEMA {name}")
         yield f"{database_url}{'&' if '?' in database_url else '?'}options=-csearch_path%3D{name}"
-        connection.execute(f"DROP SCHEMA {name} CASCADE")  # type: ignore[call-overload]
+        connection.execute(f"DROP SCHEMA {name} CASCADE")
 
 
 @pytest.fixture(params=["postgresql", "sqlite"])
@@ -68,7 +68,7 @@ def for_sqlalchemy(url: str) -> str:
 
 def described(engine: Engine) -> dict[str, Any]:
     """All that matters of the tables. Not what SQLite makes of times that nobody gives, for it has none."""
-    found = {}
+    found: dict[str, Any] = {}
     inspector = inspect(engine)
     for table in sorted(inspector.get_table_names()):
         if table.endswith("_schema"):

@@ -22,7 +22,7 @@ from inturn.embedded.valkey import EmbeddedValkey
 from inturn.settings import Settings
 from tests.nodes import ROOT, clean_environment, worker_container
 
-COMMANDS = {each.name for each in [*app.registered_commands, *app.registered_groups]}
+COMMANDS = {each.name for each in app.registered_commands} | {each.name for each in app.registered_groups}
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
 README = (ROOT / "README.md").read_text()
 SETTINGS_PAGE = ROOT / "docs" / "settings.md"

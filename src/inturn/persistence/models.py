@@ -205,14 +205,14 @@ class SessionMixin:
         return {"version_id_col": cls.__table__.c.version}  # type: ignore[attr-defined]
 
     @declared_attr
-    def messages(cls) -> Mapped[list[AgentMessage]]:
+    def messages(cls) -> Mapped[list[MessageMixin]]:
         """All messages of the session, in their order."""
         return relationship(
             "AgentMessage", order_by="AgentMessage.sequence", back_populates="session", viewonly=True
         )
 
     @declared_attr
-    def turns(cls) -> Mapped[list[AgentTurn]]:
+    def turns(cls) -> Mapped[list[TurnMixin]]:
         """The turns that were committed, in no order."""
         return relationship("AgentTurn", back_populates="session", viewonly=True)
 
@@ -236,7 +236,7 @@ class MessageMixin:
         created_at: Mapped[datetime]
 
     @declared_attr
-    def session(cls) -> Mapped[AgentSession]:
+    def session(cls) -> Mapped[SessionMixin]:
         """The session it belongs to."""
         return relationship("AgentSession", back_populates="messages", viewonly=True)
 
@@ -251,7 +251,7 @@ class TurnMixin:
         created_at: Mapped[datetime]
 
     @declared_attr
-    def session(cls) -> Mapped[AgentSession]:
+    def session(cls) -> Mapped[SessionMixin]:
         """The session it belongs to."""
         return relationship("AgentSession", back_populates="turns", viewonly=True)
 
