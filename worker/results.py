@@ -6,11 +6,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import structlog
 from celery import Celery, current_task
 from celery.app.task import Context
 
 from inturn.contract import RESPOND, SAVE_SESSION, TurnResult
 from inturn.errors import InturnError, TurnFailedError
+
+log = structlog.get_logger(__name__)
 
 
 class Results:
@@ -46,9 +49,13 @@ class Results:
     def _tell(self, result: TurnResult, error: Exception | None, runtime: float) -> None:
         # Celery tells of tasks, and this turn is none; without these events Flower would show it as
         # waiting for ever.
-        with self._dispatcher() as dispatcher:
-            if dispatcher is not None and dispatcher.enabled:
-                _send_events(dispatcher, result, error, runtime)
+        try:
+            with self._dispatcher() as dispatcher:
+                if dispatcher is not None and dispatcher.enabled:
+                    _send_events(dispatcher, result, error, runtime)
+        except Exception as broken:
+            # Whatever the broker's client raises: that nobody can watch is no reason to stop.
+            log.warning("monitors not told of a turn", turn_id=result.turn_id, error=type(broken).__name__)
 
     @contextmanager
     def _dispatcher(self) -> Iterator[Any]:
