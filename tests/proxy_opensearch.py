@@ -53,6 +53,8 @@ class Proxy:
         self._gates: list[Gate] = []
         self._lock = threading.Lock()
         self.exchanges: list[Exchange] = []
+        self.answering_html = False
+        """Whether to answer everything with a page, as a proxy does that has lost its way."""
         proxy = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -127,8 +129,11 @@ class Proxy:
         if gate is not None and gate.before == "answer" and not gate.hold():
             handler.close_connection = True
             return
+        kind = response.headers["Content-Type"]
+        if self.answering_html:
+            answer, kind = b"<html>Welcome</html>", "text/html"
         handler.send_response(response.status)
-        handler.send_header("Content-Type", response.headers["Content-Type"])
+        handler.send_header("Content-Type", kind)
         handler.send_header("Content-Length", str(len(answer)))
         handler.end_headers()
         handler.wfile.write(answer)

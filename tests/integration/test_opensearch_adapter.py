@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from opensearchpy import OpenSearch
+from opensearchpy import OpenSearch, exceptions
 
 from inturn.errors import (
     ConfigurationError,
@@ -30,6 +30,7 @@ from inturn.persistence import (
     open_adapter,
 )
 from inturn.persistence.opensearch import burying
+from inturn.persistence.opensearch.client import translated
 from inturn.session import Message, SessionState, TurnRecord, create_session
 from inturn.session.state import RouteRef, StepRef
 from tests.conformance.scripts import next_line, run_script, started_script
@@ -729,7 +730,7 @@ class TestSources:
             """
             import os, sys
             from contextlib import closing
-            from opensearchpy import OpenSearch
+            from opensearchpy import OpenSearch, exceptions
             from inturn.errors import StoreError
             from inturn.persistence import OpenSearchAdapter
             from inturn.session import create_session
@@ -790,6 +791,40 @@ class TestSources:
             gate.open()
             told, _ = process.communicate(timeout=60)
             assert (process.returncode, told) == (0, "None\n")
+
+
+class TestErrors:
+    @pytest.mark.parametrize("status", [408, 429, 502, 503, 504, 400, 401, 403, 404, 409, 413, 500])
+    def test_an_answer_is_an_error_of_ours_without_the_words_of_a_conversation(self, status: int) -> None:
+        error = translated(status, {"type": "some_exception", "reason": "Preview of field's value: 'secret'"})
+        assert isinstance(error, StoreUnavailableError) == (status in (408, 429, 502, 503, 504))
+        assert str(status) in str(error)
+        assert "secret" not in str(error)
+
+    def test_no_error_of_the_driver_comes_out(
+        self, adapter: OpenSearchAdapter, client: OpenSearch, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        kinds = [getattr(exceptions, name) for name in exceptions.__all__]
+        failures = [kind for kind in kinds if issubclass(kind, exceptions.OpenSearchException)]
+        assert len(failures) > 8
+        with closing(OpenSearchAdapter(client)) as failing:
+            for kind in failures:
+                error = kind("N/A", "failed", OSError("failed"))
+
+                def fail(*_: object, error: Exception = error, **__: object) -> None:
+                    raise error
+
+                monkeypatch.setattr(client.transport, "perform_request", fail)
+                with pytest.raises(StoreError):
+                    failing.ping()
+
+    def test_an_answer_that_is_none_of_opensearchs_is_an_error_of_ours(
+        self, other: OpenSearchAdapter, proxy: Proxy
+    ) -> None:
+        proxy.answering_html = True
+        for call in (lambda: other.load("s"), lambda: other.find_sessions(SessionQuery())):
+            with pytest.raises(StoreError):
+                call()
 
 
 class TestCost:

@@ -27,6 +27,7 @@ REQUEST_SECONDS = 10.0
 """How long a request may take, but for those that delete by query."""
 _LONG_SECONDS = 300.0
 _MGET_DOCUMENTS = 1000
+_BULK_WRITES = 1000
 _BULK_BYTES = 8 * 2**20
 
 
@@ -252,7 +253,7 @@ def _bodies(writes: Sequence[Write]) -> Iterator[str]:
             text += json.dumps(write.source, ensure_ascii=False, separators=(",", ":")) + "\n"
         lines.append(text)
         size += len(text)
-        if size > _BULK_BYTES:
+        if size > _BULK_BYTES or len(lines) == _BULK_WRITES:
             yield "".join(lines)
             lines, size = [], 0
     if lines:
