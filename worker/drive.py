@@ -22,6 +22,8 @@ from inturn.errors import (
     InturnError,
     InvalidInputError,
     MailboxUnavailableError,
+    SessionMigrationError,
+    SessionTooNewError,
     StoreUnavailableError,
     TurnFailedError,
 )
@@ -33,9 +35,15 @@ from .runtime import Runtime, stopping
 
 log = structlog.get_logger(__name__)
 
-BLAMELESS = (StoreUnavailableError, MailboxUnavailableError, UnknownPayloadError)
-"""That the database or Redis is away, or that this release is too old to read the turn, says nothing about
-the turn: it uses up none of its attempts, and no turn is given up for it."""
+BLAMELESS = (
+    StoreUnavailableError,
+    MailboxUnavailableError,
+    UnknownPayloadError,
+    SessionMigrationError,
+    SessionTooNewError,
+)
+"""That the database or Redis is away, or that this release cannot read the turn or its session, says nothing
+about the turn: it uses up none of its attempts, and no turn is given up for it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,8 +131,8 @@ def _take(runtime: Runtime, lease: Lease, head: Head) -> TurnResult | Later:
         return _failed_result(payload.kind, payload.session_id, head.turn_id, fault)
     except Exception as error:
         known = isinstance(error, InturnError)
-        may_try = head.attempts < runtime.settings.max_attempts or isinstance(error, BLAMELESS)
-        if may_try and getattr(error, "retryable", True):
+        may_try = head.attempts < runtime.settings.max_attempts and getattr(error, "retryable", True)
+        if may_try or isinstance(error, BLAMELESS):
             log.warning("turn will be tried again", attempt=head.attempts, **_facts(error))
             return _later(runtime, head, error)
         log.error("turn failed", attempt=head.attempts, **_facts(error))
