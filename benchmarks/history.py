@@ -27,7 +27,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.stores import STORES, Store
-from inturn.errors import MissingDriverError
+from inturn.errors import MissingDriverError, StoreUnavailableError
 from inturn.ids import create_session_id, create_turn_id
 from inturn.persistence import PersistenceAdapter
 from inturn.session.state import SessionState, TurnRecord, create_message, create_session
@@ -169,17 +169,16 @@ def _session(adapter: PersistenceAdapter, size: int) -> str:
 def run(
     names: Sequence[str], windows: Sequence[int], rounds: int, show: Callable[[str], None]
 ) -> Iterator[Result]:
-    """Measure stores one after another; one that is not installed here is passed over, with a word."""
+    """Measure stores one after another; one that is not installed, or goes away, is passed over."""
     for name in names:
-        with ExitStack() as stack:
-            try:
+        try:
+            with ExitStack() as stack:
                 store = stack.enter_context(STORES[name]())
-            except (MissingDriverError, ImportError) as error:
-                show(f"{name}: passed over: {error}")
-                continue
-            for window in windows:
-                show(f"{name}, window {window}")
-                yield measure(store, window, rounds)
+                for window in windows:
+                    show(f"{name}, window {window}")
+                    yield measure(store, window, rounds)
+        except (MissingDriverError, ImportError, StoreUnavailableError) as error:
+            show(f"{name}: passed over: {error}")
 
 
 def report(results: Sequence[Result]) -> Table:
