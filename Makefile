@@ -16,7 +16,7 @@ demo: setup ## conversations through two workers, one of them killed half way, a
 	@$(bin)/inturn demo $(ARGS)
 
 test: setup ## all tests; ARGS="-k words" chooses some
-	@$(bin)/pytest $(ARGS)
+	@$(bin)/pytest --numprocesses 4 --dist worksteal $(ARGS)
 
 dev: setup ## everything in one terminal: Valkey, SQLite, worker, beat and web; Ctrl-C stops it
 	@$(bin)/inturn dev $(ARGS)
