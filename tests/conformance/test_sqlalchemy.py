@@ -33,7 +33,7 @@ class TestPostgreSQL(AdapterConformance):
 
 
 class TestNames(AdapterConformance):
-    """Tables in a schema, with capitals and reserved words; columns in camel case."""
+    """Tables in a schema, with capitals and reserved words; columns in camel case; one connection."""
 
     @pytest.fixture(scope="class")
     @classmethod
@@ -44,7 +44,9 @@ class TestNames(AdapterConformance):
             "messages": {"id": "ID", "session_id": "sessionId", "sequence": "desc", "created_at": "on"},
             "turns": {"session_id": "sessionId", "turn_id": "from", "result": "table"},
         }
-        with SQLAlchemyAdapter(sqlalchemy_url, tables=tables, field_mappings=mappings) as adapter:
+        with SQLAlchemyAdapter(
+            sqlalchemy_url, tables=tables, field_mappings=mappings, pool_size=1
+        ) as adapter:
             yield adapter
 
 

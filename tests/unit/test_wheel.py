@@ -124,3 +124,9 @@ def test_the_web_application_starts_from_the_wheel(
 
 def test_the_command_is_installed(python: Path) -> None:
     assert "Usage" in run(python.with_name("inturn"), "--help")
+
+
+def test_the_migrations_run_from_it(python: Path, tmp_path: Path) -> None:
+    upgrade = f"upgrade('sqlite:///{tmp_path}/sessions.db').is_complete"
+    said = run(python, "-c", f"from inturn.persistence.schema import upgrade; print({upgrade})")
+    assert said == "True"

@@ -255,7 +255,10 @@ def translated(error: psycopg.Error) -> StoreError:
     """Say in our words what psycopg says in its own."""
     state = error.sqlstate or ""
     if state.startswith(_NO_SCHEMA):
-        return StoreError(f"a table or a column is missing (SQLSTATE {state}): call initialize() first")
+        return StoreError(
+            f"a table or a column is missing (SQLSTATE {state}): call initialize() first, "
+            "or run `inturn db upgrade` where there are older tables"
+        )
     if state.startswith(_TELLING_VALUES):
         said = ""
     else:

@@ -8,7 +8,8 @@ import sqlite3
 import threading
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any, TypeVar
 
 import psycopg
@@ -19,6 +20,7 @@ from inturn.errors import ConfigurationError, MissingDriverError, StoreError, St
 from inturn.persistence.columns import MYSQL
 from inturn.persistence.forks import watch_forks
 from inturn.persistence.sql import psycopg_connections, sqlite_connections
+from inturn.persistence.sql.turnstile import Turnstile
 
 T = TypeVar("T")
 
@@ -42,8 +44,8 @@ class Engines(ABC):
     """Lends connections of an engine."""
 
     @abstractmethod
-    def engine(self) -> Engine:
-        """The engine of this process."""
+    def lend(self) -> AbstractContextManager[Engine]:
+        """Give the engine of this process, once it has a connection to spare."""
 
     @abstractmethod
     def close(self) -> None:
@@ -67,7 +69,8 @@ class Engines(ABC):
         while True:
             attempt += 1
             try:
-                return _transaction(self.engine(), work, write=write)
+                with self.lend() as engine:
+                    return _transaction(engine, work, write=write)
             except exc.SQLAlchemyError as error:
                 if _is_duplicate(error):
                     raise Duplicate from None
@@ -109,9 +112,10 @@ class GivenEngine(Engines):
         self._engine = engine
         watch_forks(self)
 
-    def engine(self) -> Engine:
-        """See `Engines.engine`."""
-        return self._engine
+    @contextmanager
+    def lend(self) -> Iterator[Engine]:
+        """See `Engines.lend`; the caller's pool lets wait as it likes."""
+        yield self._engine
 
     def close(self) -> None:
         """See `Engines.close`: nothing was."""
@@ -132,20 +136,26 @@ class OwnEngine(Engines):
         if pool_size < 1:
             raise ConfigurationError(f"pool_size must be at least 1, not {pool_size}")
         self._url = parse_url(url)
-        self._pool_size = pool_size
+        # A database in memory is its one connection.
+        self._pool_size = 1 if _is_in_memory(self._url) else pool_size
+        self._turnstile = Turnstile(self._pool_size)
         self._lock = threading.Lock()
         self._closed = False
         self._engine: Engine | None = self._create()
         watch_forks(self)
 
-    def engine(self) -> Engine:
-        """See `Engines.engine`."""
-        with self._lock:
-            if self._closed:
-                raise StoreError("this adapter is closed")
-            if self._engine is None:
-                self._engine = self._create()
-            return self._engine
+    @contextmanager
+    def lend(self) -> Iterator[Engine]:
+        """See `Engines.lend`."""
+        turnstile, seconds = self._turnstile, psycopg_connections.POOL_SECONDS
+        if not turnstile.enter(seconds):
+            raise StoreUnavailableError(
+                f"all {self._pool_size} connections were in use for {seconds:g} s; see pool_size"
+            )
+        try:
+            yield self._opened()
+        finally:
+            turnstile.leave()
 
     def close(self) -> None:
         """See `Engines.close`."""
@@ -158,7 +168,7 @@ class OwnEngine(Engines):
     def before_fork(self) -> None:
         """See `ForkAware`: SQLite in the child must never see a connection of the parent."""
         engine = self._engine
-        if engine is not None and _is_file(engine.url):
+        if engine is not None and engine.dialect.name == "sqlite" and not _is_in_memory(engine.url):
             engine.dispose()
 
     def after_fork_in_child(self) -> None:
@@ -167,6 +177,15 @@ class OwnEngine(Engines):
             _belong_to_parents.append(self._engine.pool)
         self._engine = None
         self._lock = threading.Lock()
+        self._turnstile = Turnstile(self._pool_size)
+
+    def _opened(self) -> Engine:
+        with self._lock:
+            if self._closed:
+                raise StoreError("this adapter is closed")
+            if self._engine is None:
+                self._engine = self._create()
+            return self._engine
 
     def _create(self) -> Engine:
         return create_own_engine(self._url, self._pool_size)
@@ -194,10 +213,8 @@ def create_own_engine(url: URL, pool_size: int) -> Engine:
         engine = create_engine(
             url,
             poolclass=QueuePool,
-            # A database in memory is its one connection.
-            pool_size=1 if url.get_backend_name() == "sqlite" and not _is_file(url) else pool_size,
+            pool_size=pool_size,
             max_overflow=0,
-            pool_timeout=psycopg_connections.POOL_SECONDS,
             pool_use_lifo=True,
             hide_parameters=True,
             **options,
@@ -238,8 +255,8 @@ def parse_url(url: str | URL) -> URL:
         ) from None
 
 
-def _is_file(url: URL) -> bool:
-    return url.get_backend_name() == "sqlite" and url.database not in (None, "", ":memory:")
+def _is_in_memory(url: URL) -> bool:
+    return url.get_backend_name() == "sqlite" and url.database in (None, "", ":memory:")
 
 
 def _enforce_foreign_keys(connection: Any, _record: object) -> None:
@@ -285,7 +302,10 @@ def translated(error: exc.SQLAlchemyError) -> StoreError:
         return StoreError(f"the database refused: {name}")
     said = f"{name} ({code})"
     if code in _MYSQL_NO_SCHEMA:
-        return StoreError(f"a database, a table or a column is missing ({code}): call initialize() first")
+        return StoreError(
+            f"a database, a table or a column is missing ({code}): call initialize() first, "
+            "or run `inturn db upgrade` where there are older tables"
+        )
     if code in (*_MYSQL_ROLLED_BACK, *_MYSQL_LOST, *_MYSQL_UNAVAILABLE):
         return StoreUnavailableError(f"MySQL is not available: {said}: {cause and cause.args[-1]}")
     return StoreError(

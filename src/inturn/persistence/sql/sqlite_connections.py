@@ -193,5 +193,8 @@ def translated(error: sqlite3.Error) -> StoreError:
     if _code(error) in _UNAVAILABLE:
         return StoreUnavailableError(f"SQLite is not available: {error}")
     if str(error).startswith(("no such table", "no such column")):
-        return StoreError(f"SQLite refused: {error}; call initialize() first")
+        return StoreError(
+            f"SQLite refused: {error}; call initialize() first, or run `inturn db upgrade` where there are "
+            "older tables"
+        )
     return StoreError(f"SQLite refused: {error}")
