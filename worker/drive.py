@@ -196,7 +196,8 @@ def _give_up(runtime: Runtime, head: Head, payload: Payload, fault: TurnFault) -
 def _later(runtime: Runtime, head: Head, error: Exception) -> Later:
     settings = runtime.settings
     counts = not isinstance(error, BLAMELESS)
-    delay = settings.retry_seconds * (2 ** min(head.attempts - 1, 16) if counts else 1)
+    # An outage makes every waiting session come back, so they come back less often, and spread.
+    delay = settings.retry_seconds * (2 ** min(head.attempts - 1, 16) if counts else random.uniform(1, 5))
     delay = min(delay, settings.retry_max_seconds) * random.uniform(0.8, 1.2)
     return Later(max(delay, getattr(error, "retry_after", None) or 0.0), counts)
 

@@ -39,7 +39,8 @@ class Results:
 
     def refuse(self, turn_id: str, error: InturnError) -> None:
         """Store that a turn was refused before it reached its mailbox."""
-        self._store(turn_id, error)
+        # Celery makes the error anew from its class and its arguments, and not every class of ours lets it.
+        self._store(turn_id, TurnFailedError(f"{type(error).__name__}: {error}"))
 
     def _store(self, turn_id: str, value: Any) -> None:
         status = "FAILURE" if isinstance(value, Exception) else "SUCCESS"

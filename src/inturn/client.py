@@ -89,7 +89,7 @@ class Client:
         self.settings = settings or load_settings()
         self._app = app or _celery(self.settings)
         self._owns_app = app is None
-        self._redis = connect(self.settings)
+        self._redis = connect(self.settings, timeout=2.0, retries=1)
         self._mailbox = Mailbox(self._redis, self.settings)
 
     def respond(

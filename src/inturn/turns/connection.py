@@ -13,11 +13,12 @@ if TYPE_CHECKING:
     from redis import Redis
 
 
-def connect(settings: Settings, *, connections: int = 32) -> Redis:
+def connect(settings: Settings, *, connections: int = 32, timeout: float = 5.0, retries: int = 3) -> Redis:
     """Open a client of `settings.redis_url`; it connects with its first call.
 
-    Retries are few and short: a producer must be able to answer its caller within seconds, and a worker
-    has better things to do than to wait (the lease and the sweeper bring its sessions back).
+    A call waits at most `timeout` seconds for an answer and is repeated `retries` times. Both are small: a
+    producer must be able to answer its caller within seconds, and a worker has better things to do than to
+    wait (the lease and the sweeper bring its sessions back).
     """
     from redis import BlockingConnectionPool, Redis
     from redis.backoff import ExponentialWithJitterBackoff
@@ -30,11 +31,11 @@ def connect(settings: Settings, *, connections: int = 32) -> Redis:
             max_connections=connections,
             timeout=20,
             decode_responses=True,
-            socket_timeout=5,
-            socket_connect_timeout=2,
+            socket_timeout=timeout,
+            socket_connect_timeout=min(timeout, 2.0),
             socket_keepalive=True,
             health_check_interval=30,
-            retry=Retry(ExponentialWithJitterBackoff(cap=0.5, base=0.05), 3),
+            retry=Retry(ExponentialWithJitterBackoff(cap=0.5, base=0.05), retries),
             retry_on_error=[ConnectionError, TimeoutError],
         )
     except ValueError as error:
@@ -64,8 +65,8 @@ def redis_errors() -> Iterator[None]:
     ) as error:
         raise MailboxUnavailableError(f"Redis cannot answer now ({type(error).__name__})") from error
     except exceptions.ResponseError as error:
-        if "BUSY " in str(error):
-            raise MailboxUnavailableError("Redis cannot answer now: it runs a script") from error
+        if any(code in str(error) for code in ("BUSY ", "MISCONF")):
+            raise MailboxUnavailableError(f"Redis cannot answer now ({str(error).split()[0]})") from error
         raise MailboxError(f"Redis refused a call: {error}") from error
     except exceptions.RedisError as error:
         raise MailboxError(f"Redis refused a call: {type(error).__name__}") from error

@@ -177,6 +177,10 @@ class Mailbox:
                     yield Kicked(session, reply[1], bool(reply[2]))
             buckets = [index for index, due in zip(buckets, found, strict=True) if len(due) == limit]
 
+    def unkick(self, kicked: Kicked, *, delay: float) -> None:
+        """Give back a claim of `sweep` whose message could not be sent; due again in `delay` seconds."""
+        self._run("unkick", kicked.session_id, _ms(delay))
+
     def cancel(self, session_id: str, turn_id: str) -> Literal["dropped", "signalled", "unknown"]:
         """Drop a waiting turn, or signal a running one to stop."""
         reply: Literal["dropped", "signalled", "unknown"] = self._run(
@@ -249,7 +253,7 @@ class _Script:
         self.sha = hashlib.sha1(self.text.encode(), usedforsecurity=False).hexdigest()
 
 
-_NAMES = ("offer", "begin", "renew", "finish", "release", "due", "kick", "cancel", "look")
+_NAMES = ("offer", "begin", "renew", "finish", "release", "due", "kick", "unkick", "cancel", "look")
 
 
 def _ms(seconds: float) -> int:

@@ -49,13 +49,24 @@ class Sweeper:
     def sweep(self) -> int:
         """Sweep once; returns how many sessions were woken.
 
-        A wake-up that cannot be published is not lost: the session becomes due again.
+        Raises what the first wake-up raised that could not be published; all that were claimed after it are
+        given back, and due again with the next sweep.
         """
         woken = 0
+        failure: Exception | None = None
         for kicked in self._mailbox.sweep():
-            self._wake(kicked)
-            log.info("session woken", **kicked._asdict())
-            woken += 1
+            if failure is None:
+                try:
+                    self._wake(kicked)
+                except Exception as error:
+                    failure = error
+                else:
+                    log.info("session woken", **kicked._asdict())
+                    woken += 1
+                    continue
+            self._mailbox.unkick(kicked, delay=self._every)
+        if failure is not None:
+            raise failure
         return woken
 
     def _run(self) -> None:

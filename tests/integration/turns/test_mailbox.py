@@ -9,7 +9,7 @@ import pytest
 
 from inturn.errors import MailboxUnavailableError
 from inturn.settings import load_settings
-from inturn.turns import Begun, Head, Lease, Mailbox
+from inturn.turns import Begun, Head, Kicked, Lease, Mailbox, Sweeper
 from inturn.turns.connection import connect
 from inturn.turns.lease import create_token
 from tests.waiting import wait_until
@@ -383,3 +383,33 @@ def begin_at_last(mailbox: Mailbox) -> tuple[Lease, Head]:
     assert begun.lease is not None
     assert begun.head is not None
     return begun.lease, begun.head
+
+
+def test_a_wake_up_that_cannot_be_sent_is_given_back_with_all_after_it(
+    make_mailbox: Callable[..., Mailbox],
+) -> None:
+    mailbox = make_mailbox(grace_seconds=0.05, sweep_seconds=0.01)
+    for number in range(5):
+        mailbox.offer(f"s{number}", "t1", "x")
+    broken = True
+    woken: list[str] = []
+
+    def wake(kicked: Kicked) -> None:
+        if broken:
+            raise ConnectionError("the broker is away")
+        woken.append(kicked.session_id)
+
+    sweeper = Sweeper(mailbox, wake, 0.01)
+
+    def fails() -> bool:
+        try:
+            return sweeper.sweep() > 0
+        except ConnectionError:
+            return True
+
+    for _ in range(8):  # each would have doubled the wait
+        wait_until(fails)
+    broken = False
+
+    wait_until(lambda: sweeper.sweep() >= 0 and len(woken) == 5, timeout=5)
+    assert sorted(woken) == [f"s{number}" for number in range(5)]
