@@ -21,6 +21,8 @@ def sqlalchemy_url(schema_url: str) -> str:
 
 
 class TestPostgreSQL(AdapterConformance):
+    kills = 4  # each writer imports SQLAlchemy anew
+
     @pytest.fixture(scope="class")
     @classmethod
     def adapter(cls, sqlalchemy_url: str) -> Iterator[PersistenceAdapter]:
@@ -64,6 +66,8 @@ class TestCallersEngine(AdapterConformance):
 
 
 class TestSQLiteFile(AdapterConformance):
+    kills = 4
+
     @pytest.fixture
     def url(self, tmp_path: Path) -> str:
         return f"sqlalchemy+sqlite:///{tmp_path}/sessions.db"

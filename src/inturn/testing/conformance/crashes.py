@@ -27,7 +27,7 @@ PER_COMMIT = 8
 class CrashConformance(ProcessConformance):
     """What happens between processes, and to them."""
 
-    kills: ClassVar[int] = 12
+    kills: ClassVar[int] = 8
     """How many writers are killed."""
 
     def test_writers_of_several_processes_lose_nothing(

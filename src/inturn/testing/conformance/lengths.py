@@ -18,7 +18,7 @@ SHORT = 100
 class LengthConformance(Conformance):
     """A session that went on for very long."""
 
-    long_session: ClassVar[int] = 10_000
+    long_session: ClassVar[int] = 5_000
     """How many messages it has."""
 
     def test_a_long_session_is_read_by_its_window_and_its_pages(self, adapter: PersistenceAdapter) -> None:
@@ -50,7 +50,7 @@ class LengthConformance(Conformance):
 
     def _check_cost(self, adapter: PersistenceAdapter, short: SessionState, long: SessionState) -> None:
         # Times of one run compared with each other, the least of several, and with so much room that only
-        # what grows with the session is found: at 10,000 messages it would be a hundred times.
+        # what grows with the session is found: at 5,000 messages it would be fifty times.
         def turn_of(session: SessionState) -> Callable[[], None]:
             def take() -> None:
                 found = adapter.load(session.id, last_messages=50, turn_id=f"{session.id}:next")
