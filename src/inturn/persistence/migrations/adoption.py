@@ -87,8 +87,8 @@ def _refuse_orphans(connection: Connection, sessions: Table, messages: Table) ->
     homeless = select(func.count()).where(messages.c.session_id.not_in(select(sessions.c.id)))
     if count := connection.scalar(homeless):
         raise StoreError(
-            f"{count} rows of {messages.fullname} belong to no row of {sessions.fullname}; add their sessions, "
-            "or delete them"
+            f"{count} rows of {messages.fullname} belong to no row of {sessions.fullname}; "
+            "add their sessions, or delete them"
         )
 
 

@@ -8,14 +8,15 @@ Times are text of one length, which sorts; a BSON date has no microseconds.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Self
 
 from bson import ObjectId
 from pymongo import ASCENDING, IndexModel
 
-from inturn.errors import ConfigurationError, StoreError
+from inturn.errors import StoreError
+from inturn.persistence.naming import read_names
 from inturn.persistence.rows import MESSAGE_COLUMNS, SESSION_COLUMNS, Row
 
 Document = dict[str, Any]
@@ -38,21 +39,14 @@ class Collections:
 
         Raises `ConfigurationError` for a name that MongoDB does not take.
         """
-        given = dict(names or {})
-        if unknown := given.keys() - {field.name for field in fields(cls)}:
-            raise ConfigurationError(
-                f"collections has no {', '.join(sorted(map(repr, unknown)))}; "
-                "name sessions, messages and turns"
+        return cls(
+            **read_names(
+                "collections",
+                names,
+                _may_name,
+                "use at most 120 bytes, no $, no NUL, no dot at either end",
             )
-        for name in given.values():
-            if not isinstance(name, str) or not _may_name(name):
-                raise ConfigurationError(f"{name!r} cannot name a collection of MongoDB")
-        if "sessions" in given:
-            given = {kind: f"{given['sessions']}_{kind}" for kind in ("messages", "turns")} | given
-        collections = cls(**given)
-        if len({collections.sessions, collections.messages, collections.turns}) < 3:
-            raise ConfigurationError("sessions, messages and turns need a collection each")
-        return collections
+        )
 
 
 def _may_name(name: str) -> bool:

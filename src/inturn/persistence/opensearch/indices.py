@@ -5,12 +5,12 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Self
 
-from inturn.errors import ConfigurationError
 from inturn.persistence import rows
+from inturn.persistence.naming import read_names
 from inturn.persistence.opensearch.client import Place
 from inturn.session.state import Message, SessionState, TurnRecord
 
@@ -69,23 +69,14 @@ class Indices:
 
         Raises `ConfigurationError` for a name that OpenSearch does not allow.
         """
-        given = dict(names or {})
-        if unknown := given.keys() - {field.name for field in fields(cls)}:
-            raise ConfigurationError(
-                f"indices has no {', '.join(sorted(map(repr, unknown)))}; name sessions, messages and turns"
+        return cls(
+            **read_names(
+                "indices",
+                names,
+                _NAME.fullmatch,
+                "use small letters, digits and _.-, at most 200, beginning with a letter or a digit",
             )
-        for name in given.values():
-            if not isinstance(name, str) or not _NAME.fullmatch(name):
-                raise ConfigurationError(
-                    f"{name!r} cannot name an index: use small letters, digits and _.-, at most 200, "
-                    "beginning with a letter or a digit"
-                )
-        if "sessions" in given:
-            given = {kind: f"{given['sessions']}_{kind}" for kind in ("messages", "turns")} | given
-        indices = cls(**given)
-        if len({indices.sessions, indices.messages, indices.turns}) < 3:
-            raise ConfigurationError("sessions, messages and turns need an index each")
-        return indices
+        )
 
     def session(self, session_id: str) -> Place:
         """Where a session is."""

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from importlib import resources
 from typing import Self
 
-from inturn.errors import ConfigurationError
+from inturn.persistence.naming import read_names
 
 # PostgreSQL cuts names off at 63 bytes; the longest index name adds 16 to its table's.
 _NAME = re.compile(r"(?:[A-Za-z_]\w{0,62}\.)?[A-Za-z_]\w{0,46}", re.ASCII)
@@ -33,23 +33,14 @@ class Tables:
 
         Raises `ConfigurationError` for a name that is no plain identifier of at most 47 characters.
         """
-        given = dict(names or {})
-        if unknown := given.keys() - {field.name for field in fields(cls)}:
-            raise ConfigurationError(
-                f"tables has no {', '.join(sorted(map(repr, unknown)))}; name sessions, messages and turns"
+        return cls(
+            **read_names(
+                "tables",
+                names,
+                _NAME.fullmatch,
+                "use letters, digits and underscores, at most 47, perhaps after a schema and a dot",
             )
-        for name in given.values():
-            if not isinstance(name, str) or not _NAME.fullmatch(name):
-                raise ConfigurationError(
-                    f"{name!r} cannot name a table: use letters, digits and underscores, at most 47, "
-                    "with a schema and a dot before them if need be"
-                )
-        if "sessions" in given:
-            given = {kind: f"{given['sessions']}_{kind}" for kind in ("messages", "turns")} | given
-        tables = cls(**given)
-        if len({tables.sessions, tables.messages, tables.turns}) < 3:
-            raise ConfigurationError("sessions, messages and turns need a table each")
-        return tables
+        )
 
     def indexes(self) -> dict[str, str]:
         """The names of the indexes, by the name that the queries have for them.
