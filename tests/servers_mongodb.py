@@ -44,6 +44,8 @@ class OwnMongoDB:
         if not self._command.exists():
             pytest.skip("SecantusDB has no wheel for this Python; name a server with MONGODB_URL")
         self._arguments = ["--port", str(self._port), "--storage-path", str(directory), "--cache-size", "64M"]
+        # As a mongod does, where it acknowledges a write of a majority.
+        self._arguments += ["--sync-on-commit"]
         self._arguments += ["--standalone"] if standalone else []
         self._process: subprocess.Popen[bytes] | None = None
         self.url = f"mongodb://127.0.0.1:{self._port}/"

@@ -41,8 +41,10 @@ from inturn.persistence.forks import watch_forks
 T = TypeVar("T")
 Document = dict[str, Any]
 
-CALL_SECONDS = 10.0
-"""How long one operation waits for its answer, and so for a server that is away."""
+SERVER_SECONDS = 10.0
+"""How long a call waits for a server that is away, or for a connection of the pool."""
+ANSWER_SECONDS = 30.0
+"""How long it waits for a server that says nothing."""
 
 
 class Clients(ABC):
@@ -154,7 +156,13 @@ _belong_to_parents: list[MongoClient[Document]] = []
 
 def _options(url: str, pool_size: int) -> Mapping[str, Any]:
     given = {name.lower() for name, _ in parse_qsl(urlsplit(url).query, keep_blank_values=True)}
-    defaults = {"appname": "inturn", "timeoutMS": round(CALL_SECONDS * 1000), "connectTimeoutMS": 5000}
+    defaults = {
+        "appname": "inturn",
+        "connectTimeoutMS": 5000,
+        "serverSelectionTimeoutMS": round(SERVER_SECONDS * 1000),
+        "socketTimeoutMS": round(ANSWER_SECONDS * 1000),
+        "waitQueueTimeoutMS": round(SERVER_SECONDS * 1000),
+    }
     return {
         "maxPoolSize": pool_size,
         **{name: value for name, value in defaults.items() if name.lower() not in given},

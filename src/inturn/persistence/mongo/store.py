@@ -52,7 +52,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from typing import TypeVar
 
-import pymongo
 from bson import ObjectId
 from bson.errors import BSONError
 from pymongo.database import Database
@@ -95,11 +94,10 @@ class Store:
         self.turns = database[names.turns]
 
     def create_indexes(self) -> None:
-        """Create the indexes that are missing, however long that takes."""
-        with pymongo.timeout(None):
-            self.sessions.create_indexes(list(SESSION_INDEXES))
-            self.messages.create_indexes(list(MESSAGE_INDEXES))
-            self.turns.create_indexes(list(TURN_INDEXES))
+        """Create the indexes that are missing."""
+        self.sessions.create_indexes(list(SESSION_INDEXES))
+        self.messages.create_indexes(list(MESSAGE_INDEXES))
+        self.turns.create_indexes(list(TURN_INDEXES))
 
     # Reading
 
@@ -249,7 +247,8 @@ class Store:
             if draft["mark"] != heads[draft["session"]].mark
             and draft["token"] not in heads[draft["session"]].tokens
         }
-        self.messages.delete_many({"draft.session": {"$in": ids}, "draft.token": {"$in": list(dead)}})
+        if dead:
+            self.messages.delete_many({"draft.session": {"$in": ids}, "draft.token": {"$in": list(dead)}})
 
     def _withdraw(self, head: Head, token: ObjectId) -> None:
         """Remove the drafts of a commit that has not been, and will not be."""
