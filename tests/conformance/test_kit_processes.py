@@ -110,8 +110,12 @@ def test_what_is_broken_among_processes_is_found(
     ],
 )
 def test_what_is_broken_is_found_by_random_histories(kind: type[MemoryAdapter]) -> None:
+    class Patient(AdapterConformance):
+        # Which histories are drawn depends on the modules that are loaded, so on the tests run before.
+        examples = 200
+
     with pytest.raises((AssertionError, ValueError, KeyError)):
-        AdapterConformance().test_any_history_of_calls_is_answered_as_by_the_reference(kind())
+        Patient().test_any_history_of_calls_is_answered_as_by_the_reference(kind())
 
 
 @pytest.mark.parametrize("kind", [ReadsItAll, CountsInWindows])

@@ -775,7 +775,7 @@ class TestSources:
 
             adapter = OpenSearchAdapter(sys.argv[1], indices={"sessions": sys.argv[2]})
             waiting = spawn(adapter.load, "s")
-            waiting.join(0)
+            waiting.join(1)  # it is stopped: whoever looks first is
             others = [spawn(adapter.commit, create_session(), expected_version=0) for _ in range(20)]
             joinall(others, raise_error=True)
             print(len(others), waiting.ready(), flush=True)

@@ -12,7 +12,7 @@ import psycopg
 import pytest
 from celery import Celery
 from psycopg import sql
-from pytest_celery import CeleryTestWorker, RedisTestBackend, RedisTestBroker
+from pytest_celery import CeleryTestBackend, CeleryTestWorker, RedisTestBackend, RedisTestBroker
 
 from inturn.client import Client
 from inturn.persistence import PersistenceAdapter, open_adapter
@@ -33,6 +33,15 @@ def celery_broker(celery_redis_broker: RedisTestBroker) -> RedisTestBroker:
 @pytest.fixture
 def celery_backend(celery_redis_backend: RedisTestBackend) -> RedisTestBackend:
     return celery_redis_backend
+
+
+@pytest.fixture
+def celery_redis_backend(default_redis_backend: LocalRedis) -> Iterator[RedisTestBackend]:
+    backend = RedisTestBackend(default_redis_backend)
+    yield backend
+    # The plugin's own way looks at every object of the process for results that might still ask the server,
+    # which fails on the first dead weak reference that some other test has left; nothing of ours does.
+    CeleryTestBackend.teardown(backend)
 
 
 @pytest.fixture
