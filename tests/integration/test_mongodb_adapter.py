@@ -140,7 +140,7 @@ class TestFaultsOfTheOriginal:
                     manager.add_message("user", str(writer))
                     return session_id
 
-                at_once([adapter, other], create)  # type: ignore[list-item, arg-type]
+                at_once([adapter, other], create)  # type: ignore[arg-type]
                 found = adapter.load(session_id, last_messages=100)
                 assert found is not None
                 assert sorted(item.content for item in found.messages) == list("01234567")
@@ -250,7 +250,13 @@ class TestCost:
 
 class TestValues:
     def test_keys_that_mean_something_to_mongodb_are_only_keys(self, adapter: MongoAdapter) -> None:
-        odd = {"$set": {"a.b": 1}, "a.b.c": [], "": {"$where": "sleep(1000)"}, "$": None, "_id": 1}
+        odd: dict[str, Any] = {
+            "$set": {"a.b": 1},
+            "a.b.c": [],
+            "": {"$where": "sleep(1000)"},
+            "$": None,
+            "_id": 1,
+        }
         session = create_session(data=odd, metadata=odd, pending=odd)
         record = TurnRecord(session_id=session.id, turn_id="$ne", result=odd)
         said = message(session, "$set", event=odd, tool_calls=[odd])
@@ -334,8 +340,8 @@ class TestOtherHands:
     def test_documents_of_another_program_are_left_alone(
         self, adapter: MongoAdapter, database: Database[Raw]
     ) -> None:
-        database.agent_sessions.insert_one({"_id": "s", "userId": "u", "version": 1})  # type: ignore[dict-item]
-        database.agent_messages.insert_one({"_id": "m", "session_id": "s", "user_id": "u"})  # type: ignore[dict-item]
+        database.agent_sessions.insert_one({"_id": "s", "userId": "u", "version": 1})
+        database.agent_messages.insert_one({"_id": "m", "session_id": "s", "user_id": "u"})
         for call in (
             lambda: adapter.load("s"),
             lambda: adapter.commit(create_session("s"), expected_version=1),

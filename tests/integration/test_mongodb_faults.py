@@ -327,7 +327,11 @@ class TestSleepingWriters:
         for command, collection in [("insert", "agent_messages"), ("update", "agent_sessions")]:
             session = saved(adapter)
             with self.sleeping(
-                url, database, command, collection, lambda each, at=session: new_turn(each, at)
+                url,
+                database,
+                command,
+                collection,
+                lambda each, at=session: new_turn(each, at),  # type: ignore[misc]
             ) as wake:
                 assert adapter.delete_sessions([Target(session.id)]) == [session.id]
                 with pytest.raises(SessionConflictError) as conflict:
@@ -489,7 +493,7 @@ class TestLostAnswers:
             proxy.loses = b"insert\x00"
             committed = new_turn(adapter, create_session())
             assert proxy.loses is None
-            assert adapter.load(committed.session.id) is not None
+            assert adapter.load(committed.session.id) is not None  # type: ignore[unreachable]
             proxy.loses = b"delete\x00"
             assert adapter.delete_sessions([Target(committed.session.id)]) == [committed.session.id]
             assert proxy.loses is None
