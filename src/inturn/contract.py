@@ -9,7 +9,7 @@ own with a retryable error, which leaves the turn to a newer worker.
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
@@ -86,18 +86,40 @@ def decode_payload(text: str | bytes) -> RespondPayload | SaveSessionPayload:
 
 
 class Usage(BaseModel):
-    """What a turn asked of the language model, summed over its calls."""
+    """What a turn asked of the language model, summed over its calls.
+
+    `cached_tokens` counts those of `input_tokens` that the provider had in its cache. `cost` is in the unit
+    of the provider's price list; None: no call had a price.
+    """
 
     calls: int = 0
     input_tokens: int = 0
     output_tokens: int = 0
+    cached_tokens: int = 0
+    cost: float | None = None
 
     def __add__(self, other: Usage) -> Usage:
+        costs = [usage.cost for usage in (self, other) if usage.cost is not None]
         return Usage(
             calls=self.calls + other.calls,
             input_tokens=self.input_tokens + other.input_tokens,
             output_tokens=self.output_tokens + other.output_tokens,
+            cached_tokens=self.cached_tokens + other.cached_tokens,
+            cost=sum(costs) if costs else None,
         )
+
+
+class Piece(NamedTuple):
+    """A piece of a reply's text, as it comes.
+
+    With `restarts` all text before this piece is void, and the reply begins anew with it: the turn was taken
+    again, by the same worker or by another. The pieces since the last restart, joined, are the reply. `id`
+    is where a reader may resume after this piece; it is empty outside the queue.
+    """
+
+    text: str
+    restarts: bool = False
+    id: str = ""
 
 
 class Response(BaseModel):

@@ -72,6 +72,8 @@ def session_row(session: SessionState) -> Row:
         "current_route": route and route.model_dump(mode="json"),
         "current_step": step and step.model_dump(mode="json"),
         "pending": session.pending,
+        "journal": session.journal,
+        "summary": session.summary and session.summary.model_dump(mode="json"),
         "history_start": session.history_start,
         "metadata": session.metadata,
     }

@@ -12,7 +12,8 @@ _TOGETHER = (
     ("current_route", "current_step", "route_history", "pending"),
     ("agent_name",),
     ("schema_version",),
-    ("history_start",),
+    ("history_start", "summary"),
+    ("journal",),
 )
 
 

@@ -39,12 +39,18 @@ class _State(BaseModel):
 
 
 class HistoryItem(_State):
-    """One line of a conversation as an agent sees it."""
+    """One line of a conversation as an agent sees it.
+
+    `images` of a user's line are URLs (`https:` or `data:`). A line of the role `tool` is the output of the
+    call in `tool_calls`.
+    """
 
     role: Role
     content: str
     name: str | None = None
     timestamp: Time | None = None
+    images: list[str] | None = None
+    tool_calls: list[dict[str, Any]] | None = None
 
 
 class Message(_State):
@@ -70,7 +76,14 @@ class Message(_State):
 
     def to_history_item(self) -> HistoryItem:
         """This row as an agent sees it."""
-        return HistoryItem(role=self.role, content=self.content, name=self.name, timestamp=self.created_at)
+        return HistoryItem(
+            role=self.role,
+            content=self.content,
+            name=self.name,
+            timestamp=self.created_at,
+            images=(self.event or {}).get("images"),
+            tool_calls=self.tool_calls,
+        )
 
 
 class RouteRef(_State):
@@ -90,12 +103,23 @@ class StepRef(_State):
 
 
 class RouteHistoryEntry(_State):
-    """One stay in a route; `exited_at` is None while it lasts."""
+    """One stay in a route; `exited_at` is None while it lasts.
+
+    `decisions` holds what the model made of the route's conditions in words, by their keys.
+    """
 
     route_id: str
     entered_at: Time = Field(default_factory=utcnow)
     exited_at: Time | None = None
     completed: bool = False
+    decisions: dict[str, bool] = Field(default_factory=dict)
+
+
+class Summary(_State):
+    """What was said up to the message with the sequence `through`, in short: it stands for those rows."""
+
+    text: str
+    through: int
 
 
 class SessionState(_State):
@@ -104,6 +128,8 @@ class SessionState(_State):
     `history` is the window of the history that was loaded, oldest first; it is not part of what is saved:
     messages are rows of their own. `version` counts the commits (0: never saved). Messages with a sequence
     up to `history_start` were cleared: they stay in the store and are no longer part of the conversation.
+    `pending` is what the next turn begins with (`route`: where to go on). `journal` is what a turn has done
+    that must not be done again should it be taken anew: a session has one only while a turn is open.
     """
 
     id: str
@@ -116,6 +142,8 @@ class SessionState(_State):
     current_route: RouteRef | None = None
     current_step: StepRef | None = None
     pending: dict[str, Any] | None = None
+    journal: dict[str, Any] | None = None
+    summary: Summary | None = None
     history: list[HistoryItem] = Field(default_factory=list)
     history_start: int = 0
     metadata: dict[str, Any] = Field(default_factory=dict)
@@ -135,14 +163,20 @@ class SessionState(_State):
 
     def leave_route(self, *, completed: bool = False) -> None:
         """Leave the current route, if there is one, and note whether it was completed."""
+        if (stay := self.stay) is not None:
+            stay.exited_at = utcnow()
+            stay.completed = completed
+        self.current_route = None
+        self.current_step = None
+
+    @property
+    def stay(self) -> RouteHistoryEntry | None:
+        """The open entry of the route history: the stay in the current route."""
         if self.current_route is not None:
             for entry in reversed(self.route_history):
                 if entry.route_id == self.current_route.id and entry.exited_at is None:
-                    entry.exited_at = utcnow()
-                    entry.completed = completed
-                    break
-        self.current_route = None
-        self.current_step = None
+                    return entry
+        return None
 
     def enter_step(self, step: StepRef) -> None:
         """Go to `step` of the current route."""
