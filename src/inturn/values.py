@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from typing import Any
 
 from pydantic import TypeAdapter
@@ -37,6 +38,22 @@ def to_text(value: str, field: str) -> str:
             f"{field} contains a lone surrogate at {error.start}, which no store can keep; replace it"
         ) from None
     return value
+
+
+def check_images(images: object) -> list[str]:
+    """Return the images of a message as a list of URLs; raises `InvalidInputError` for what is none.
+
+    An image is an `https:` (or `http:`) URL that the model's provider can fetch, or a `data:image/...` URL
+    that holds the image itself.
+    """
+    if isinstance(images, str) or not isinstance(images, Iterable):
+        raise InvalidInputError("images must be a list of URLs")
+    checked = []
+    for image in images:
+        if not isinstance(image, str) or not image.startswith(("https://", "http://", "data:image/")):
+            raise InvalidInputError("an image must be an https: URL, or a data:image/ URL with its content")
+        checked.append(to_text(image, "image"))
+    return checked
 
 
 def _plain(value: Any) -> Any:

@@ -10,16 +10,23 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from inturn.agent.agent import Agent
+    from inturn.agent.branch import Branch
+    from inturn.agent.context import TurnContext
+    from inturn.agent.hooks import Hooks
     from inturn.agent.loading import load_agent
     from inturn.agent.offline import OfflineProvider
     from inturn.agent.openai import OpenAIProvider
-    from inturn.agent.provider import ModelReply, ModelRequest, Provider
+    from inturn.agent.provider import ModelReply, ModelRequest, Provider, ToolCall, ToolRound, ToolSpec
     from inturn.agent.route import Route
     from inturn.agent.scripted import ScriptedProvider
     from inturn.agent.step import Step
+    from inturn.agent.stream import TurnStream
+    from inturn.agent.tool import Tool, ToolError, tool
 
 _HOMES = {
     "Agent": "inturn.agent.agent",
+    "Branch": "inturn.agent.branch",
+    "Hooks": "inturn.agent.hooks",
     "ModelReply": "inturn.agent.provider",
     "ModelRequest": "inturn.agent.provider",
     "OfflineProvider": "inturn.agent.offline",
@@ -28,11 +35,21 @@ _HOMES = {
     "Route": "inturn.agent.route",
     "ScriptedProvider": "inturn.agent.scripted",
     "Step": "inturn.agent.step",
+    "Tool": "inturn.agent.tool",
+    "ToolCall": "inturn.agent.provider",
+    "ToolError": "inturn.agent.tool",
+    "ToolRound": "inturn.agent.provider",
+    "ToolSpec": "inturn.agent.provider",
+    "TurnContext": "inturn.agent.context",
+    "TurnStream": "inturn.agent.stream",
     "load_agent": "inturn.agent.loading",
+    "tool": "inturn.agent.tool",
 }
 
 __all__ = [
     "Agent",
+    "Branch",
+    "Hooks",
     "ModelReply",
     "ModelRequest",
     "OfflineProvider",
@@ -41,7 +58,15 @@ __all__ = [
     "Route",
     "ScriptedProvider",
     "Step",
+    "Tool",
+    "ToolCall",
+    "ToolError",
+    "ToolRound",
+    "ToolSpec",
+    "TurnContext",
+    "TurnStream",
     "load_agent",
+    "tool",
 ]
 
 

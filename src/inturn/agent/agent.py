@@ -4,29 +4,36 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from typing import Any, TypeVar, overload
 
+import structlog
 from pydantic import BaseModel
 
-from inturn.agent.definition import Definition
+from inturn.agent.context import Scene
+from inturn.agent.conversation import Conversation, Taken
+from inturn.agent.definition import Definition, Knowledge
+from inturn.agent.hooks import Hooks
+from inturn.agent.journal import Journal
 from inturn.agent.provider import Provider
 from inturn.agent.route import Route
+from inturn.agent.rows import reply_rows, tool_rows, turn_row
 from inturn.agent.schema import clean
+from inturn.agent.stream import TurnStream
+from inturn.agent.tool import Permit, Tool
 from inturn.agent.turn import Turn
-from inturn.contract import Response, TurnFault, TurnResult
-from inturn.errors import InvalidInputError, SessionConflictError, TurnFailedError
-from inturn.ids import create_turn_id
+from inturn.contract import Piece, Response, TurnFault, TurnResult
+from inturn.errors import InvalidInputError, TurnFailedError
 from inturn.persistence.adapter import PersistenceAdapter
 from inturn.persistence.manager import PersistenceManager
-from inturn.persistence.rows import turn_key
 from inturn.persistence.schema_versions import MigrateSession
 from inturn.session.manager import SessionManager
-from inturn.session.state import HistoryItem, Message, SessionState, TurnRecord, utcnow
-from inturn.values import to_json, to_text
+from inturn.session.state import HistoryItem, SessionState, utcnow
+from inturn.values import check_images, to_json, to_text
 
-MAX_TRIES = 3
-"""How often a turn is taken anew because somebody else wrote to the session meanwhile."""
+log = structlog.get_logger(__name__)
+
+T = TypeVar("T")
 
 Persistence = PersistenceManager | PersistenceAdapter | str
 
@@ -35,7 +42,14 @@ class Agent:
     """Answers the messages of one conversation, by routes and steps, with a language model.
 
     - `schema` is the pydantic model whose fields the conversation collects, `routes` says how.
-    - `instructions` tell the model who it is and what it should know.
+    - `instructions` tell the model who it is; `glossary` is words with their meaning, `knowledge` what it
+      should know: texts, or a function of the turn that looks them up. What a function returns is told as
+      data, for it may come from anywhere.
+    - `tools` may be called by the model in every route; see `Tool`, and `@agent.tool`. `max_tool_rounds` is
+      how often in one turn the model may ask for calls before it has to answer.
+    - `hooks` are the application's own code around each turn; see `Hooks`. `context` is what that code works
+      with; it is never stored. `context_provider` is called with the session's ID at the start of each turn
+      and returns more of it.
     - `persistence` is where sessions live: a `PersistenceManager`, an adapter, or a URL. Without it the
       conversation lives in this object. `session_id` is loaded or created with the first use.
     - `auto_save=False`: turns stay in memory until `agent.session.save()`, and no turn ID is remembered. It
@@ -43,10 +57,11 @@ class Agent:
     - `schema_version` and `migrate_session` bring stored sessions to the shape that this code expects; see
       `PersistenceManager`. They go with an adapter or a URL too, and the worker takes them from its agent.
     - `fallback_message` is what the user reads when a turn was given up.
-    - `history_window` is how many messages of the history the model sees.
+    - `history_window` is how many messages of the history the model sees; a conversation that is longer than
+      the provider's `token_budget` is compacted.
 
-    What is declared is checked here: `AgentDefinitionError` names the mistake and the mend. The declaration
-    is never changed afterwards, and `bind` shares it between any number of conversations and threads.
+    What is declared is checked here: `AgentDefinitionError` names the mistake and the mend. `bind` shares the
+    declaration between any number of conversations and threads.
     """
 
     def __init__(
@@ -56,24 +71,38 @@ class Agent:
         provider: Provider,
         schema: type[BaseModel] | None = None,
         routes: Iterable[Route] = (),
+        tools: Sequence[Tool | Callable[..., Any]] = (),
         instructions: str = "",
+        glossary: Mapping[str, str] | None = None,
+        knowledge: Knowledge = (),
+        context: Mapping[str, Any] | None = None,
+        context_provider: Callable[[str], Mapping[str, Any]] | None = None,
+        hooks: Hooks | None = None,
         persistence: Persistence | None = None,
         session_id: str | None = None,
         user_id: str | None = None,
         auto_save: bool = True,
         fallback_message: str = "Sorry, I could not answer that just now. Please try again in a moment.",
         history_window: int = 50,
+        max_tool_rounds: int = 5,
         schema_version: int | None = None,
         migrate_session: MigrateSession | None = None,
     ) -> None:
         self._definition = Definition(
-            name,
+            name=name,
             provider=provider,
-            schema=schema,
-            routes=routes,
+            model=schema,
+            routes=tuple(routes),
+            tools=tools,
             instructions=instructions,
+            glossary=dict(glossary or {}),
+            knowledge=knowledge,
+            context=dict(context or {}),
+            context_provider=context_provider,
+            hooks=hooks or Hooks(),
             fallback_message=fallback_message,
             history_window=history_window,
+            max_tool_rounds=max_tool_rounds,
             auto_save=auto_save,
             schema_version=schema_version,
             migrate_session=migrate_session,
@@ -101,14 +130,48 @@ class Agent:
     @property
     def session(self) -> SessionManager:
         """The session of this conversation."""
-        return self._session
+        return self._conversation.session
+
+    @property
+    def context(self) -> Mapping[str, Any]:
+        """The context as the last turn left it."""
+        return dict(self._conversation.context)
+
+    @overload
+    def tool(self, function: Callable[..., Any], /) -> Tool: ...
+
+    @overload
+    def tool(
+        self,
+        /,
+        *,
+        name: str = ...,
+        description: str = ...,
+        read_only: bool = ...,
+        permit: Permit | None = ...,
+        timeout: float = ...,
+    ) -> Callable[[Callable[..., Any]], Tool]: ...
+
+    def tool(self, function: Callable[..., Any] | None = None, /, **options: Any) -> Any:
+        """Add a tool of the whole agent: `@agent.tool`, or `@agent.tool(read_only=True, ...)`.
+
+        The options are those of `Tool`. Conversations made with `bind` have it too.
+        """
+
+        def add(function: Callable[..., Any]) -> Tool:
+            made = Tool(function, **options)
+            self._definition.add_tool(made)
+            return made
+
+        return add if function is None else add(function)
 
     def bind(
         self, session_id: str, *, persistence: Persistence | None = None, user_id: str | None = None
     ) -> Agent:
         """The same agent in another conversation; `persistence` defaults to this agent's own.
 
-        Cheap: nothing is checked again, nothing is loaded before it is used.
+        Cheap: nothing is checked again, nothing is loaded before it is used. The context is the one that the
+        agent was made with.
         """
         bound = object.__new__(type(self))
         bound._definition = self._definition
@@ -118,63 +181,68 @@ class Agent:
         return bound
 
     def respond(
-        self, message: str, *, turn_id: str | None = None, metadata: Mapping[str, Any] | None = None
+        self,
+        message: str,
+        *,
+        turn_id: str | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        images: Sequence[str] = (),
+        stopped: Callable[[], bool] | None = None,
     ) -> Response:
         """Take one turn: answer `message`, and save the reply, the session and both messages in one step.
 
         The same `turn_id` again is answered from the store, without the model; if that turn was recorded as
-        failed, `TurnFailedError` is raised. `metadata`, a JSON object, is kept with the user's message.
+        failed, `TurnFailedError` is raised. `metadata`, a JSON object, is kept with the user's message, and
+        `images` as well, the URLs (`https:` or `data:image/`) of what the user shows. `stopped` is asked
+        before each call of the model: once it says True, the turn ends with the finish reason `interrupted`.
 
-        Whatever is raised, nothing was written and the session is as before: `InvalidInputError` for a
-        message or metadata that no store can keep, `ProviderError`, `StoreError`, anything that the agent's
-        own code raises, and `SessionConflictError` if others wrote to the session during each of three
-        tries. Calls from several threads wait for each other.
+        Whatever is raised, nothing was written but the notes of tools that were called, and the session is as
+        before: `InvalidInputError` for a message, images or metadata that no store can keep, `ProviderError`,
+        `StoreError`, anything that the agent's own code raises, and `SessionConflictError` if others wrote to
+        the session during each of three tries. Calls from several threads wait for each other; one from
+        within a turn is a `SessionError`.
         """
-        _check_text(message)
-        event = {"metadata": dict(metadata)} if metadata else None
-        to_json(event, "metadata")
+        return _exhaust(self._respond(message, turn_id, metadata, images, stopped or _never, streams=False))
 
-        def answer(session: SessionState, turn_id: str) -> _Taken:
-            asked = HistoryItem(role="user", content=message, timestamp=utcnow())
-            outcome = Turn(self._definition, session, asked).run()
-            reply = HistoryItem(role="assistant", content=outcome.message, timestamp=utcnow())
-            response = Response(
-                message=outcome.message,
-                session_id=session.id,
-                turn_id=turn_id,
-                is_route_complete=outcome.is_route_complete,
-                route=outcome.route,
-                step=outcome.step,
-                data=_plain(session.data),
-                usage=outcome.usage,
-                finish_reason=outcome.finish_reason,
-            )
-            return _Taken(
-                TurnResult(kind="respond", session_id=session.id, turn_id=turn_id, response=response),
-                _row(session, turn_id, asked, outcome.route, outcome.answered, event),
-                _row(session, turn_id, reply, outcome.route, outcome.step),
-            )
+    def stream(
+        self,
+        message: str,
+        *,
+        turn_id: str | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        images: Sequence[str] = (),
+        stopped: Callable[[], bool] | None = None,
+    ) -> TurnStream:
+        """Take one turn as `respond` does, telling the reply as it is written.
 
-        result = self._take(turn_id, answer)
-        if result.error is not None:
-            raise TurnFailedError(
-                f"turn {result.turn_id} was given up: {result.error.type}: {result.error.message}",
-                turn_id=result.turn_id,
-            )
-        return result.response
+        The turn begins with the first piece that is read. `stopped` is asked between pieces too; the text
+        told until then is committed, and recorded as interrupted. A turn that was committed before is told
+        from the store, in one piece.
+        """
+        stop = threading.Event()
+        asked = stopped or _never
+        turn = self._respond(
+            message, turn_id, metadata, images, lambda: stop.is_set() or asked(), streams=True
+        )
+        return TurnStream(turn, stop)
 
-    def record_failure(self, message: str, fault: TurnFault, *, turn_id: str) -> Response:
+    def record_failure(
+        self, message: str, fault: TurnFault, *, turn_id: str, images: Sequence[str] = ()
+    ) -> Response:
         """Record a turn as given up: `message` and the agent's fallback message are added to the history.
 
-        Everything else of the session stays as it is. Of a message that no store can keep, which may be why
-        the turn failed, the rest is kept. The response carries the fallback message and the finish reason
-        `failed`. A turn that was recorded before changes nothing: its stored response is returned, and
-        another finish reason tells that it had succeeded.
+        So are the calls of tools that the turn is known to have made. Everything else of the session stays as
+        it is. Of a message that no store can keep, which may be why the turn failed, the rest is kept. The
+        response carries the fallback message and the finish reason `failed`. A turn that was recorded before
+        changes nothing: its stored response is returned, and another finish reason tells that it had
+        succeeded.
         """
 
-        def give_up(session: SessionState, turn_id: str) -> _Taken:
+        def give_up(session: SessionState, turn_id: str) -> Generator[Piece, None, Taken]:
             route = session.current_route.id if session.current_route else None
             step = session.current_step.id if session.current_step else None
+            rounds = Journal(self.session, turn_id).rounds
+            session.journal = None
             now = utcnow()
             asked = HistoryItem(role="user", content=clean(message), timestamp=now)
             reply = HistoryItem(role="assistant", content=self._definition.fallback_message, timestamp=now)
@@ -187,63 +255,117 @@ class Agent:
                 data=_plain(session.data),
                 finish_reason="failed",
             )
-            return _Taken(
-                TurnResult(
-                    kind="respond",
-                    session_id=session.id,
-                    turn_id=turn_id,
-                    state="failed",
-                    response=response,
-                    error=fault,
-                ),
-                _row(session, turn_id, asked, route, step),
-                _row(session, turn_id, reply, route, step, {"failed": fault.type}),
+            result = TurnResult(
+                kind="respond",
+                session_id=session.id,
+                turn_id=turn_id,
+                state="failed",
+                response=response,
+                error=fault,
+            )
+            yield Piece(reply.content, restarts=True)
+            return Taken(
+                result,
+                [
+                    turn_row(
+                        session, turn_id, asked, route, step, {"images": list(images)} if images else None
+                    ),
+                    *tool_rows(session, turn_id, rounds, route, step),
+                    turn_row(session, turn_id, reply, route, step, {"failed": fault.type}),
+                ],
+                self._conversation.context,
             )
 
-        return self._take(turn_id, give_up).response
+        result, _ = _exhaust(self._conversation.take(turn_id, give_up))
+        return result.response
 
-    def _take(self, turn_id: str | None, take: Callable[[SessionState, str], _Taken]) -> TurnResult:
-        if turn_id is not None:
-            turn_key(turn_id)  # refuse now what would be refused once the model has answered
-        with self._lock:
-            for _ in range(MAX_TRIES - 1):
-                try:
-                    return self._try(turn_id, take)
-                except SessionConflictError:
-                    pass  # Somebody else wrote: look again at what there is, and decide again.
-            return self._try(turn_id, take)
+    def _respond(
+        self,
+        message: str,
+        turn_id: str | None,
+        metadata: Mapping[str, Any] | None,
+        images: Sequence[str],
+        stopped: Callable[[], bool],
+        *,
+        streams: bool,
+    ) -> Generator[Piece, None, Response]:
+        _check_text(message)
+        shown = check_images(images)
+        event: dict[str, Any] = {}
+        if metadata:
+            event["metadata"] = dict(metadata)
+        if shown:
+            event["images"] = shown
+        to_json(event, "metadata")
 
-    def _try(self, turn_id: str | None, take: Callable[[SessionState, str], _Taken]) -> TurnResult:
-        known = self._session.load(turn_id=turn_id)
-        if known is not None:
-            return TurnResult.model_validate(known.result)
-        try:
-            session = self._session.current
-            assert session is not None, "load() leaves a session"
-            result, *messages = take(session, turn_id or create_turn_id(session.id))
-            record = TurnRecord(
-                session_id=session.id, turn_id=result.turn_id, result=result.model_dump(mode="json")
+        def answer(session: SessionState, turn_id: str) -> Generator[Piece, None, Taken]:
+            asked = HistoryItem(role="user", content=message, timestamp=utcnow(), images=shown or None)
+            scene = Scene(
+                definition=self._definition,
+                session=session,
+                message=asked,
+                turn_id=turn_id,
+                context={},
+                journal=Journal(self.session, turn_id),
+                length=self.session.length,
             )
-            committed = self._session.commit(messages, turn=record)
-        except BaseException:
-            self._session.rollback()
-            raise
-        if committed.repeated and committed.turn is not None:
-            return TurnResult.model_validate(committed.turn.result)
-        return result
+            scene.context.update({**self._conversation.context, **self._provided(session.id), **scene.ids})
+            outcome = yield from Turn(scene, streams=streams, stopped=stopped).run()
+            response = Response(
+                message=outcome.message,
+                session_id=session.id,
+                turn_id=turn_id,
+                is_route_complete=outcome.is_route_complete,
+                route=outcome.route,
+                step=outcome.step,
+                data=_plain(session.data),
+                usage=outcome.usage,
+                finish_reason=outcome.finish_reason,
+            )
+            return Taken(
+                TurnResult(kind="respond", session_id=session.id, turn_id=turn_id, response=response),
+                [
+                    turn_row(session, turn_id, asked, outcome.route, outcome.answered, event or None),
+                    *reply_rows(session, turn_id, outcome),
+                ],
+                scene.context,
+            )
+
+        result, is_new = yield from self._conversation.take(turn_id, answer)
+        if is_new:
+            self._tell_after(result.response)
+        if result.error is not None:
+            raise TurnFailedError(
+                f"turn {result.turn_id} was given up: {result.error.type}: {result.error.message}",
+                turn_id=result.turn_id,
+            )
+        return result.response
+
+    def _provided(self, session_id: str) -> Mapping[str, Any]:
+        provider = self._definition.context_provider
+        return {} if provider is None else provider(session_id)
+
+    def _tell_after(self, response: Response) -> None:
+        after = self._definition.hooks.after_respond
+        if after is not None:
+            try:
+                after(response)
+            except Exception as error:
+                # The turn is committed; whoever waits for it must hear that it is.
+                log.warning("after_respond failed", turn_id=response.turn_id, error=type(error).__name__)
 
     def _attach(
         self, persistence: PersistenceManager | None, session_id: str | None, user_id: str | None
     ) -> None:
         self._persistence = persistence
-        self._lock = threading.RLock()
-        self._session = SessionManager(
+        session = SessionManager(
             persistence,
             session_id=session_id,
             user_id=user_id,
             agent_name=self.name,
             validate=self._definition.schema.check if self._definition.schema.fields else None,
         )
+        self._conversation = Conversation(session, self._definition.context)
 
     def _manager(self, persistence: Persistence | None) -> PersistenceManager | None:
         if persistence is None or isinstance(persistence, PersistenceManager):
@@ -257,33 +379,17 @@ class Agent:
         )
 
 
-class _Taken(NamedTuple):
-    """What a turn is to be recorded as."""
+def _exhaust(turn: Generator[Piece, None, T]) -> T:
+    while True:
+        try:
+            next(turn)
+        except StopIteration as end:
+            value: T = end.value
+            return value
 
-    result: TurnResult
-    asked: Message
-    reply: Message
 
-
-def _row(
-    session: SessionState,
-    turn_id: str,
-    line: HistoryItem,
-    route: str | None,
-    step: str | None,
-    event: dict[str, Any] | None = None,
-) -> Message:
-    return Message(
-        session_id=session.id,
-        turn_id=turn_id,
-        user_id=session.user_id,
-        role=line.role,
-        content=line.content,
-        route=route,
-        step=step,
-        event=event,
-        created_at=line.timestamp or utcnow(),
-    )
+def _never() -> bool:
+    return False
 
 
 def _check_text(message: object) -> None:

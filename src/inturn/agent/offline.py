@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
 from typing import Any
 
 from inturn.agent.entities import find_entities
 from inturn.agent.filling import fill_fields
-from inturn.agent.provider import ModelReply, ModelRequest, PlannedStep
+from inturn.agent.provider import ModelReply, ModelRequest, PlannedStep, in_pieces
 from inturn.agent.schema import DONE, NO_ROUTE
 from inturn.contract import Usage
 from inturn.session.state import utcnow
+
+_PIECE = 16
+"""Characters of a piece of a stream."""
 
 
 class OfflineProvider:
@@ -30,6 +33,15 @@ class OfflineProvider:
         """See `Provider.generate`; never raises."""
         if self.latency:
             time.sleep(self.latency)
+        return self._reply(request)
+
+    def stream(self, request: ModelRequest) -> Generator[str, None, ModelReply]:
+        """See `Provider.stream`; the latency is spread over the pieces. Never raises."""
+        reply = self._reply(request)
+        pieces = 1 + len(str(dict(reply.data))) // _PIECE
+        return (yield from in_pieces(reply, size=_PIECE, pause=self.latency / pieces))
+
+    def _reply(self, request: ModelRequest) -> ModelReply:
         data = self._answer(request)
         words = sum(len(message.content.split()) for message in request.messages)
         said = str(data.get("message", "")).split()

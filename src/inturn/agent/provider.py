@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import time
 from collections.abc import Generator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
@@ -100,6 +102,16 @@ class ModelReply:
     usage: Usage = field(default_factory=lambda: Usage(calls=1))
     finish_reason: str = "stop"
     tool_calls: tuple[ToolCall, ...] = ()
+
+
+def in_pieces(reply: ModelReply, *, size: int = 12, pause: float = 0.0) -> Generator[str, None, ModelReply]:
+    """A reply that is there already, as a stream: in pieces of `size` characters, `pause` seconds apart."""
+    text = "" if reply.tool_calls else json.dumps(dict(reply.data), ensure_ascii=False, default=str)
+    for start in range(0, len(text), size):
+        if pause:
+            time.sleep(pause)
+        yield text[start : start + size]
+    return reply
 
 
 @runtime_checkable

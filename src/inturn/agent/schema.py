@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Mapping
-from typing import Any, Literal, NamedTuple, Union, cast
+from typing import Any, Literal, NamedTuple, Optional, Union, cast
 
 from pydantic import BaseModel, Field, ValidationError, create_model, field_validator
 from pydantic.fields import FieldInfo
@@ -18,8 +18,14 @@ DONE = "done"
 NO_ROUTE = "none"
 """What `route` holds when no route serves the message."""
 
-RESERVED = ("message", "next_step")
+RESERVED = ("message", "next_step", "decisions", "switch_route")
 """Names the output of a turn uses itself; no field of a schema may have them."""
+
+
+class Digest(BaseModel):
+    """The output asked for where a conversation is to be summed up."""
+
+    summary: str = Field(description="The summary.")
 
 
 class Reply(BaseModel):
@@ -116,8 +122,13 @@ class Schema:
         to_json(plain, name)
         return plain
 
-    def output(self, steps: Iterable[str] = ()) -> type[BaseModel]:
-        """The output asked for in a turn: fields, the step that comes next (if there are any), a message.
+    def output(
+        self, steps: Iterable[str] = (), worded: Mapping[str, str] | None = None, others: Iterable[str] = ()
+    ) -> type[BaseModel]:
+        """The output asked for in a turn: fields, decisions, where to go on, and a message.
+
+        `steps` are the IDs that `next_step` may name, `worded` the conditions in words that `decisions` tells
+        of, `others` the IDs of the routes that `switch_route` may name; what is empty is not asked for.
 
         Each field may be null. Limits of the fields are left out on purpose: a model that may not answer
         50 would answer something else, whereas a stated 50 is refused here and asked again. The message
@@ -127,6 +138,20 @@ class Schema:
             name: (Union[field.annotation, None], Field(description=field.description))  # noqa: UP007
             for name, field in self.fields.items()
         }
+        if worded:
+            decisions: dict[str, Any] = {
+                key: (bool | None, Field(description=f"Is it so that {words}?"))
+                for key, words in worded.items()
+            }
+            fields["decisions"] = (
+                create_model("Decisions", **decisions),
+                Field(description="Each null unless the conversation decides it."),
+            )
+        if routes := tuple(others):
+            fields["switch_route"] = (
+                Optional[Literal[routes]],  # noqa: UP045
+                Field(description="The route that the last message asks for instead; null to stay."),
+            )
         if ids := tuple(steps):
             fields["next_step"] = (
                 Literal[(*ids, DONE)],

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping
 from typing import Any
 
-from inturn.agent.provider import ModelReply, ModelRequest
+from inturn.agent.provider import ModelReply, ModelRequest, in_pieces
 from inturn.errors import ProviderError
 
 Scripted = str | Mapping[str, Any] | ModelReply | BaseException
@@ -17,12 +17,23 @@ Scripted = str | Mapping[str, Any] | ModelReply | BaseException
 class ScriptedProvider:
     """Answers each request with the next reply, or with what a function makes of the request.
 
-    It waits `delay` seconds before each answer. More requests than replies raise `ProviderError`.
+    It waits `delay` seconds before each answer, and streams it in pieces of `size` characters, `pause`
+    seconds apart. More requests than replies raise `ProviderError`. `token_budget` is what an agent goes by
+    when it compacts a conversation.
     """
 
     def __init__(
-        self, replies: Iterable[Scripted] | Callable[[ModelRequest], Scripted], *, delay: float = 0.0
+        self,
+        replies: Iterable[Scripted] | Callable[[ModelRequest], Scripted],
+        *,
+        delay: float = 0.0,
+        size: int = 12,
+        pause: float = 0.0,
+        token_budget: int | None = None,
     ) -> None:
+        self.token_budget = token_budget
+        self._size = size
+        self._pause = pause
         self._make = replies if callable(replies) else None
         self._replies = [] if callable(replies) else list(replies)
         self._delay = delay
@@ -53,3 +64,8 @@ class ScriptedProvider:
         if isinstance(scripted, ModelReply):
             return scripted
         return ModelReply({"message": scripted} if isinstance(scripted, str) else scripted)
+
+    def stream(self, request: ModelRequest) -> Generator[str, None, ModelReply]:
+        """See `Provider.stream`."""
+        reply = self.generate(request)
+        return (yield from in_pieces(reply, size=self._size, pause=self._pause))

@@ -241,6 +241,36 @@ class SessionManager:
             self._before = self._ready().snapshot()
             return None
 
+    @property
+    def length(self) -> int:
+        """How many messages the session has, those included that are not saved yet."""
+        with self._lock:
+            held = self._ready()
+            return held.session.message_count + len(held.unsaved)
+
+    def checkpoint(self, journal: Mapping[str, Any]) -> None:
+        """Save the journal of the turn now, and nothing else of the turn: a rollback leaves it as it is.
+
+        `SessionConflictError` if somebody else has written to the session, other than its status or data:
+        then the turn is perhaps somebody else's, and what the journal was to announce must not be done.
+        """
+        with self._lock:
+            before = self._before
+            if before is None:
+                raise SessionError("no turn has begun: call load() before checkpoint()")
+            former, before.session.journal = before.session.journal, copy.deepcopy(dict(journal))
+            if self._persistence.auto_save:
+                try:
+                    committed = self._commit(before, before.unsaved, None)
+                except BaseException:
+                    # Whether it was written is for the store to say.
+                    before.session.journal = former
+                    self._stale = self._stale or not before.unsaved
+                    raise
+                before.saved(committed.session)
+                self._ready().follow(before)
+            self._ready().session.journal = copy.deepcopy(dict(journal))
+
     def commit(self, messages: Sequence[Message] = (), turn: TurnRecord | None = None) -> Committed:
         """End the turn: save `.current`, append `messages` and remember the turn, all of it or nothing.
 

@@ -48,12 +48,22 @@ class WorkingCopy:
         self._stored = _copy(self.session)
 
     def rebase(self, found: SessionState) -> bool:
-        """Bring the edits onto what the store holds now; False, and nothing done, if somebody spoke since."""
-        if found.message_count != self._stored.message_count:
+        """Bring the edits onto what the store holds now.
+
+        False, and nothing done, if somebody spoke since, or if somebody else takes a turn.
+        """
+        if found.message_count != self._stored.message_count or found.journal != self._stored.journal:
             return False
         rebase(self.session, base=self._stored, onto=found)
         self._stored = found
         return True
+
+    def follow(self, other: WorkingCopy) -> None:
+        """Bring the edits onto what `other`, from which this copy was made, has saved since."""
+        saved = _copy(other.session)
+        rebase(self.session, base=self._stored, onto=saved)
+        self.unsaved = self.unsaved[saved.message_count - self._stored.message_count :]
+        self._stored = _copy(saved)
 
     def snapshot(self) -> WorkingCopy:
         """A copy that further edits do not reach."""

@@ -31,7 +31,7 @@ class Message(BaseModel):
         (lambda: Step(""), "a step has no prompt; write Step("),
         (lambda: Step("?", collect="name"), "must be a list of field names; write ['name']"),
         (lambda: Step("?", requires="name"), "must be a list of field names; write ['name']"),
-        (lambda: Step("?", skip_if="always"), "skip_if of step '?' must be a function"),  # type: ignore[arg-type]
+        (lambda: Step("?", skip_if=3), "skip_if of step '?' must be words for the model or a function"),  # type: ignore[arg-type]
         (lambda: Route(""), "a route has no title; write Route("),
         (lambda: Route("R", required_fields="name"), "required_fields of route 'R' must be a list"),
         (lambda: Route("R", steps=["Name?"]), "step 1 of route 'R' is str; write Step('Name?')"),  # type: ignore[list-item]
@@ -40,7 +40,7 @@ class Message(BaseModel):
             "steps 1 and 2 of route 'R' have the same id 'name'; give one of them another: Step(..., id=...)",
         ),
         (
-            lambda: Route("R", required_fields=["name"]),
+            lambda: agent(Route("R", required_fields=["name"])),
             "required field 'name' of route 'R' is collected by none of its steps; add Step(",
         ),
         (
@@ -78,7 +78,7 @@ class Message(BaseModel):
         ),
         (
             lambda: agent(provider="gpt"),
-            "has no generate(request); use OfflineProvider() or OpenAIProvider()",
+            "lacks generate(request) or stream(request); use OfflineProvider() or OpenAIProvider()",
         ),
         (lambda: agent(history_window=-1), "history_window of agent 'A' must be 0 or more"),
         (lambda: Agent(" ", provider=OfflineProvider()), "an agent needs a name"),

@@ -108,7 +108,7 @@ def test_skip_if_passes_a_step_over() -> None:
     bot = agent(
         [{"city": "Oslo", "message": "x"}],
         trip(
-            CITY, Step("When?", collect=["day"], skip_if=lambda s: s.data.get("city") == "Oslo"), TRAVELLERS
+            CITY, Step("When?", collect=["day"], skip_if=lambda turn: turn.data.get("city") == "Oslo"), TRAVELLERS
         ),
     )
 
@@ -120,7 +120,7 @@ def test_skip_if_does_not_keep_a_required_field_from_being_asked() -> None:
         [{"city": "Oslo", "message": "x"}],
         trip(
             CITY,
-            Step("When?", collect=["day"], skip_if=lambda session: True),
+            Step("When?", collect=["day"], skip_if=lambda turn: True),
             required_fields=["city", "day"],
         ),
     )
@@ -293,13 +293,13 @@ def test_a_completed_route_is_not_entered_again() -> None:
     assert len(state(bot).route_history) == 1
 
 
-@pytest.mark.parametrize("on_complete", ["trip", lambda session: "trip"])
+@pytest.mark.parametrize("on_complete", ["trip", lambda turn: "trip"])
 def test_a_completed_route_hands_over_to_the_next(on_complete: Any) -> None:
     bot = agent(
         [{"message": "Hi!"}, {"message": "Where to?"}],
-        Route("Greeting", steps=[Step("Hi!")], on_complete=on_complete, when=lambda s: s.version == 0),
-        Route("Hours", steps=[Step("Open.")], when=lambda s: s.version > 0),
-        trip(when=lambda s: s.version > 0),
+        Route("Greeting", steps=[Step("Hi!")], on_complete=on_complete, when=lambda turn: turn.session.version == 0),
+        Route("Hours", steps=[Step("Open.")], when=lambda turn: turn.session.version > 0),
+        trip(when=lambda turn: turn.session.version > 0),
     )
 
     assert bot.respond("hi").route == "greeting"
@@ -338,8 +338,8 @@ def test_the_model_chooses_where_several_routes_are_left() -> None:
 def test_code_gates_before_the_model_is_asked() -> None:
     bot = agent(
         [{"message": "Open."}],
-        trip(when=lambda session: False),
-        Route("Hours", steps=[Step("Open.")], when=lambda session: True),
+        trip(when=lambda turn: False),
+        Route("Hours", steps=[Step("Open.")], when=lambda turn: True),
     )
 
     response = bot.respond("hi")
@@ -350,7 +350,7 @@ def test_code_gates_before_the_model_is_asked() -> None:
 def test_a_route_that_code_closed_cannot_be_chosen_by_the_model() -> None:
     bot = agent(
         [{"route": "trip"}, "How can I help?"],
-        trip(when=lambda session: False),
+        trip(when=lambda turn: False),
         Route("Hours", steps=[Step("Open.")]),
     )
 

@@ -1,0 +1,89 @@
+"""Conversation: one session whose turns are taken one at a time, each committed whole or not at all."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Generator, Mapping
+from typing import Any, NamedTuple
+
+from inturn.contract import Piece, TurnResult
+from inturn.errors import SessionConflictError, SessionError
+from inturn.ids import create_turn_id
+from inturn.persistence.rows import turn_key
+from inturn.session.manager import SessionManager
+from inturn.session.state import Message, SessionState, TurnRecord
+
+MAX_TRIES = 3
+"""How often a turn is taken anew because somebody else wrote to the session meanwhile."""
+
+
+class Taken(NamedTuple):
+    """What a turn is to be recorded as, and the context that it leaves."""
+
+    result: TurnResult
+    messages: list[Message]
+    context: Mapping[str, Any]
+
+
+Take = Callable[[SessionState, str], Generator[Piece, None, Taken]]
+
+
+class Conversation:
+    """Takes turns of one session; `context` is as the last of them left it."""
+
+    def __init__(self, session: SessionManager, context: Mapping[str, Any]) -> None:
+        self.session = session
+        self.context = context
+        self._lock = threading.Lock()
+        self._holder: int | None = None
+
+    def take(self, turn_id: str | None, take: Take) -> Generator[Piece, None, tuple[TurnResult, bool]]:
+        """Take a turn and commit it; the result, and whether it was committed just now.
+
+        A turn that was committed before is told from the store. `SessionConflictError` if others wrote to
+        the session during each of three tries, `SessionError` for a turn within a turn.
+        """
+        if turn_id is not None:
+            turn_key(turn_id)  # refuse now what would be refused once the model has answered
+        if self._holder == threading.get_ident():
+            raise SessionError("a turn of this conversation is running here; end it before the next")
+        with self._lock:
+            self._holder = threading.get_ident()
+            try:
+                for _ in range(MAX_TRIES - 1):
+                    try:
+                        return (yield from self._try(turn_id, take))
+                    except SessionConflictError:
+                        pass  # Somebody else wrote: look again at what there is, and decide again.
+                return (yield from self._try(turn_id, take))
+            finally:
+                self._holder = None
+
+    def _try(self, turn_id: str | None, take: Take) -> Generator[Piece, None, tuple[TurnResult, bool]]:
+        known = self.session.load(turn_id=turn_id)
+        if known is not None:
+            return (yield from _retold(known))
+        try:
+            session = self.session.current
+            assert session is not None, "load() leaves a session"
+            taken = yield from take(session, turn_id or create_turn_id(session.id))
+            record = TurnRecord(
+                session_id=session.id,
+                turn_id=taken.result.turn_id,
+                result=taken.result.model_dump(mode="json"),
+            )
+            committed = self.session.commit(taken.messages, turn=record)
+        except BaseException:
+            self.session.rollback()
+            raise
+        if committed.repeated and committed.turn is not None:
+            return (yield from _retold(committed.turn))
+        self.context = taken.context
+        return taken.result, True
+
+
+def _retold(record: TurnRecord) -> Generator[Piece, None, tuple[TurnResult, bool]]:
+    """A turn that was committed before: what was told of it until now is perhaps not what it came to."""
+    result = TurnResult.model_validate(record.result)
+    yield Piece(result.response.message, restarts=True)
+    return result, False
