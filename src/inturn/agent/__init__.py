@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from inturn.agent.scripted import ScriptedProvider
     from inturn.agent.step import Step
     from inturn.agent.stream import TurnStream
-    from inturn.agent.tool import Tool, ToolError, tool
+    from inturn.agent.tools import Tool, ToolError, tool
 
 _HOMES = {
     "Agent": "inturn.agent.agent",
@@ -35,15 +35,15 @@ _HOMES = {
     "Route": "inturn.agent.route",
     "ScriptedProvider": "inturn.agent.scripted",
     "Step": "inturn.agent.step",
-    "Tool": "inturn.agent.tool",
+    "Tool": "inturn.agent.tools",
     "ToolCall": "inturn.agent.provider",
-    "ToolError": "inturn.agent.tool",
+    "ToolError": "inturn.agent.tools",
     "ToolRound": "inturn.agent.provider",
     "ToolSpec": "inturn.agent.provider",
     "TurnContext": "inturn.agent.context",
     "TurnStream": "inturn.agent.stream",
     "load_agent": "inturn.agent.loading",
-    "tool": "inturn.agent.tool",
+    "tool": "inturn.agent.tools",
 }
 
 __all__ = [

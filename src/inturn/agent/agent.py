@@ -20,7 +20,7 @@ from inturn.agent.route import Route
 from inturn.agent.rows import reply_rows, tool_rows, turn_row
 from inturn.agent.schema import clean
 from inturn.agent.stream import TurnStream
-from inturn.agent.tool import Permit, Tool
+from inturn.agent.tools import Permit, Tool
 from inturn.agent.turn import Turn
 from inturn.contract import Piece, Response, TurnFault, TurnResult
 from inturn.errors import InvalidInputError, TurnFailedError
@@ -241,8 +241,8 @@ class Agent:
         def give_up(session: SessionState, turn_id: str) -> Generator[Piece, None, Taken]:
             route = session.current_route.id if session.current_route else None
             step = session.current_step.id if session.current_step else None
-            rounds = Journal(self.session, turn_id).rounds
-            session.journal = None
+            journal = Journal(self.session, turn_id)
+            journal.close()
             now = utcnow()
             asked = HistoryItem(role="user", content=clean(message), timestamp=now)
             reply = HistoryItem(role="assistant", content=self._definition.fallback_message, timestamp=now)
@@ -270,7 +270,7 @@ class Agent:
                     turn_row(
                         session, turn_id, asked, route, step, {"images": list(images)} if images else None
                     ),
-                    *tool_rows(session, turn_id, rounds, route, step),
+                    *tool_rows(session, turn_id, journal.rounds, route, step),
                     turn_row(session, turn_id, reply, route, step, {"failed": fault.type}),
                 ],
                 self._conversation.context,

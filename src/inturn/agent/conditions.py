@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from inturn.agent.context import TurnContext
 from inturn.errors import AgentDefinitionError
@@ -21,7 +22,7 @@ def conditions(given: Given, where: str) -> tuple[Condition, ...]:
         return ()
     if isinstance(given, tuple):
         return given  # they were checked before
-    many = [given] if isinstance(given, str) or callable(given) else list(given)
+    many: list[Any] = list(given) if isinstance(given, list) else [given]
     for condition in many:
         if not callable(condition) and not (isinstance(condition, str) and condition.strip()):
             raise AgentDefinitionError(

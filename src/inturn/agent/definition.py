@@ -14,7 +14,7 @@ from inturn.agent.hooks import Hooks
 from inturn.agent.provider import Provider
 from inturn.agent.route import Route
 from inturn.agent.schema import NO_ROUTE, Schema, choice_output
-from inturn.agent.tool import Tool, tools
+from inturn.agent.tools import Tool, tools
 from inturn.errors import AgentDefinitionError, InvalidInputError
 from inturn.persistence.schema_versions import MigrateSession, SchemaVersions
 

@@ -22,6 +22,7 @@ from typing import Any
 from inturn.agent.context import Effects
 from inturn.agent.provider import ToolCall, ToolRound
 from inturn.session.manager import SessionManager
+from inturn.session.state import utcnow
 from inturn.values import to_json
 
 
@@ -52,9 +53,7 @@ class Journal:
     def __init__(self, session: SessionManager, turn_id: str) -> None:
         self._session = session
         self._turn_id = turn_id
-        kept = (session.current.journal if session.current else None) or {}
-        # That of another turn: it was given up.
-        kept = kept if kept.get("turn_id") == turn_id else {}
+        kept = session.current.journal.get(turn_id, {}) if session.current else {}
         self.route: tuple[str | None] | None = (kept["route"],) if "route" in kept else None
         """The route that the turn was in when its first tool was called; None: no tool was called yet."""
         self.rounds: list[Round] = [_round(each) for each in kept.get("rounds", ())]
@@ -74,23 +73,28 @@ class Journal:
     def complete(self, *, save: bool) -> None:
         """Note that the results of the last round are known."""
         if save:
-            self._save()
+            self._save(keep=True)
 
     def once(self, key: str, function: Callable[[], Any]) -> Any:
         """See `TurnContext.once`."""
         if key not in self._once:
             self._once[key] = json.loads(to_json(function(), f"the result of {key!r}"))
-            self._save()
+            self._save(keep=True)
         return self._once[key]
 
-    def _save(self) -> None:
-        notes: dict[str, Any] = {"turn_id": self._turn_id}
+    def close(self) -> None:
+        """Take the notes out of the session: the commit that follows ends the turn."""
+        if self._session.current is not None:
+            self._session.current.journal.pop(self._turn_id, None)
+
+    def _save(self, *, keep: bool = False) -> None:
+        notes: dict[str, Any] = {"at": utcnow()}
         if self.route is not None:
             notes["route"] = self.route[0]
             notes["rounds"] = [asdict(each) for each in self.rounds]
         if self._once:
             notes["once"] = self._once
-        self._session.checkpoint(notes)
+        self._session.checkpoint(self._turn_id, notes, keep=keep)
 
 
 def _round(kept: dict[str, Any]) -> Round:

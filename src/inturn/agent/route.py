@@ -11,7 +11,7 @@ from inturn.agent.conditions import Given, conditions, functions, words
 from inturn.agent.context import TurnContext
 from inturn.agent.schema import DONE
 from inturn.agent.step import Step, field_names, slug
-from inturn.agent.tool import Tool, tools
+from inturn.agent.tools import Tool, tools
 from inturn.errors import AgentDefinitionError
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from inturn.agent.branch import Branch
 from inturn.agent.conditions import Given, conditions
 from inturn.agent.context import TurnContext
-from inturn.agent.tool import Tool, tools
+from inturn.agent.tools import Tool, tools
 from inturn.errors import AgentDefinitionError
 
 

@@ -15,7 +15,7 @@ from inturn.agent.context import Scene, TurnContext, effects_of
 from inturn.agent.journal import Round, ToolResult
 from inturn.agent.provider import ToolCall
 from inturn.agent.schema import clean
-from inturn.agent.tool import Tool, ToolError
+from inturn.agent.tools import Tool, ToolError
 from inturn.errors import InvalidInputError
 from inturn.values import to_json
 

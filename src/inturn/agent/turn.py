@@ -82,7 +82,6 @@ class Turn:
 
     def run(self) -> Generator[Piece, None, Outcome]:
         """Take the turn; yields nothing unless it runs as a stream."""
-        session = self._session
         due, complete = None, False
         try:
             self._begin()
@@ -95,7 +94,7 @@ class Turn:
         except StoppedError:
             message, reason = self._asking.told, INTERRUPTED
             route = self._current_route()
-        session.journal = None
+        self._scene.journal.close()
         return Outcome(
             message=message,
             route=route.id if route else None,

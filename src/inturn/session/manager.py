@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
@@ -23,7 +24,7 @@ from inturn.session.state import (
     create_messages,
     create_session,
 )
-from inturn.session.working import WorkingCopy
+from inturn.session.working import WorkingCopy, with_notes
 from inturn.values import to_json
 
 Validate = Callable[[dict[str, Any]], Mapping[str, Any]]
@@ -248,28 +249,34 @@ class SessionManager:
             held = self._ready()
             return held.session.message_count + len(held.unsaved)
 
-    def checkpoint(self, journal: Mapping[str, Any]) -> None:
-        """Save the journal of the turn now, and nothing else of the turn: a rollback leaves it as it is.
+    def checkpoint(self, turn_id: str, notes: Mapping[str, Any], *, keep: bool = False) -> None:
+        """Save the turn's journal now, and nothing else of the turn: a rollback leaves it as it is.
 
-        `SessionConflictError` if somebody else has written to the session, other than its status or data:
-        then the turn is perhaps somebody else's, and what the journal was to announce must not be done.
+        `SessionConflictError` if somebody has spoken meanwhile, or has written to this journal: then the turn
+        is perhaps somebody else's, and what the notes were to announce must not be done. With `keep` they
+        tell what was done since they were last saved: they are saved all the same, if nobody else has
+        changed them, before the conflict is raised.
         """
         with self._lock:
             before = self._before
             if before is None:
                 raise SessionError("no turn has begun: call load() before checkpoint()")
-            former, before.session.journal = before.session.journal, copy.deepcopy(dict(journal))
+            noted: dict[str, Any] = json.loads(to_json(dict(notes), "journal"))  # as it is once reloaded
+            former = before.session.journal
+            before.session.journal = with_notes(former, turn_id, noted)
             if self._persistence.auto_save:
                 try:
                     committed = self._commit(before, before.unsaved, None)
-                except BaseException:
+                except BaseException as error:
                     # Whether it was written is for the store to say.
                     before.session.journal = former
                     self._stale = self._stale or not before.unsaved
+                    if keep and isinstance(error, SessionConflictError):
+                        self._keep(turn_id, former.get(turn_id), noted)
                     raise
                 before.saved(committed.session)
                 self._ready().follow(before)
-            self._ready().session.journal = copy.deepcopy(dict(journal))
+            self._ready().session.journal = copy.deepcopy(before.session.journal)
 
     def commit(self, messages: Sequence[Message] = (), turn: TurnRecord | None = None) -> Committed:
         """End the turn: save `.current`, append `messages` and remember the turn, all of it or nothing.
@@ -367,6 +374,15 @@ class SessionManager:
             if tries == 1 or found is None or not held.rebase(found):
                 raise
         return self._commit(held, messages, turn, tries - 1)
+
+    def _keep(self, turn_id: str, former: dict[str, Any] | None, notes: dict[str, Any]) -> None:
+        def write() -> None:
+            found = None if self._id is None else self._persistence.find_session_by_id(self._id)
+            if found is not None and found.journal.get(turn_id) == former:
+                found.journal = with_notes(found.journal, turn_id, notes)
+                self._persistence.commit(found)
+
+        repeat_on_conflict(write)
 
     def _note(self, held: WorkingCopy, committed: Committed) -> None:
         held.saved(committed.session)

@@ -6,23 +6,22 @@ from typing import Any
 
 from inturn.session.state import SessionState
 
-_BY_KEY = ("data", "metadata")
+_BY_KEY = ("data", "metadata", "journal")
 _TOGETHER = (
     ("status", "completed_at"),
     ("current_route", "current_step", "route_history", "pending"),
     ("agent_name",),
     ("schema_version",),
     ("history_start", "summary"),
-    ("journal",),
 )
 
 
 def rebase(session: SessionState, *, base: SessionState, onto: SessionState) -> None:
     """Change `session`, which was made from `base`, into what the same changes would make of `onto`.
 
-    What `session` changed stays as it is; everything else becomes that of `onto`. Data and metadata are
-    compared key by key, the status with its time, and the position (route, step, their history and what is
-    pending) as a whole.
+    What `session` changed stays as it is; everything else becomes that of `onto`. Data, metadata and journal
+    are compared key by key, the status with its time, and the position (route, step, their history and what
+    is pending) as a whole.
     """
     for name in _BY_KEY:
         setattr(session, name, _merge(getattr(session, name), getattr(base, name), getattr(onto, name)))

@@ -128,8 +128,8 @@ class SessionState(_State):
     `history` is the window of the history that was loaded, oldest first; it is not part of what is saved:
     messages are rows of their own. `version` counts the commits (0: never saved). Messages with a sequence
     up to `history_start` were cleared: they stay in the store and are no longer part of the conversation.
-    `pending` is what the next turn begins with (`route`: where to go on). `journal` is what a turn has done
-    that must not be done again should it be taken anew: a session has one only while a turn is open.
+    `pending` is what the next turn begins with (`route`: where to go on). `journal` holds, by its ID, what a
+    turn that is still open has done and must not do again should it be taken anew.
     """
 
     id: str
@@ -142,7 +142,7 @@ class SessionState(_State):
     current_route: RouteRef | None = None
     current_step: StepRef | None = None
     pending: dict[str, Any] | None = None
-    journal: dict[str, Any] | None = None
+    journal: dict[str, dict[str, Any]] = Field(default_factory=dict)
     summary: Summary | None = None
     history: list[HistoryItem] = Field(default_factory=list)
     history_start: int = 0

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from typing import Any
 
 from inturn.session.rebase import rebase
 from inturn.session.state import Message, SessionState
+
+MOST_OPEN = 8
+"""Turns with notes in a session's journal. One is being taken; others were cancelled while they slept."""
 
 
 class WorkingCopy:
@@ -50,9 +54,10 @@ class WorkingCopy:
     def rebase(self, found: SessionState) -> bool:
         """Bring the edits onto what the store holds now.
 
-        False, and nothing done, if somebody spoke since, or if somebody else takes a turn.
+        False, and nothing done, if somebody spoke since, or if somebody else takes the same turn.
         """
-        if found.message_count != self._stored.message_count or found.journal != self._stored.journal:
+        spoke = found.message_count != self._stored.message_count
+        if spoke or any(note in self._changed_notes(found) for note in self._changed_notes(self.session)):
             return False
         rebase(self.session, base=self._stored, onto=found)
         self._stored = found
@@ -70,6 +75,23 @@ class WorkingCopy:
         snapshot = copy.copy(self)
         snapshot.session = _copy(self.session)
         return snapshot
+
+    def _changed_notes(self, session: SessionState) -> set[str]:
+        """The turns of whose journal `session` holds something else than what was stored."""
+        mine, stored = session.journal, self._stored.journal
+        return {
+            turn_id for turn_id in mine.keys() | stored.keys() if mine.get(turn_id) != stored.get(turn_id)
+        }
+
+
+def with_notes(
+    journal: dict[str, dict[str, Any]], turn_id: str, notes: dict[str, Any]
+) -> dict[str, dict[str, Any]]:
+    """The journal with one turn's notes; of turns that were never ended only the newest are kept."""
+    others = sorted(
+        (each for each in journal if each != turn_id), key=lambda each: str(journal[each].get("at"))
+    )
+    return {**{each: journal[each] for each in others[1 - MOST_OPEN :]}, turn_id: notes}
 
 
 def _copy(session: SessionState) -> SessionState:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
-from inturn import Agent, OfflineProvider, Route, Step
+from inturn import Agent, Branch, OfflineProvider, Route, Step
 from inturn.errors import AgentDefinitionError
 
 
@@ -63,6 +63,37 @@ class Message(BaseModel):
             lambda: agent(Route("R", steps=[Step("?", collect=["name"])]), schema=None),
             "the agent has no schema; write Agent(..., schema=...)",
         ),
+        (lambda: Step("?", tools=["find"]), "a tool must be a function, not 'find'"),  # type: ignore[list-item]
+        (lambda: Step("?", branches=["a"]), "branches of step '?' holds a str; write Branch("),  # type: ignore[list-item]
+        (lambda: Step("?", reply=5), "reply of step '?' must be a text or a function"),  # type: ignore[arg-type]
+        (lambda: Step("?", prepare="load"), "prepare of step '?' must be a function of the turn"),  # type: ignore[arg-type]
+        (lambda: Branch(), 'a branch leads to a step or to a route; write Branch("step-id", when=...)'),
+        (lambda: Branch("a", route="b"), "a branch leads to a step or to a route"),
+        (lambda: Branch("a", when=""), "when of the branch to 'a' must be words for the model or a function"),
+        (
+            lambda: agent(Route("R", steps=[Step("a"), Step("b", branches=[Branch("a")])])),
+            "a branch of step 'b' of route 'R' leads to 'a', which is no later step of its route (there are: none",
+        ),
+        (
+            lambda: agent(Route("R", steps=[Step("a", branches=[Branch(route="x")])])),
+            "a branch of step 'a' of route 'R' leads to 'x', which is no route; the agent has r",
+        ),
+        (
+            lambda: agent(Route("R", steps=[Step("a", branches=[Branch("c")]), Step("b"), Step("c")])),
+            "step 'b' of route 'R' cannot be reached: a branch without a condition passes it over",
+        ),
+        (
+            lambda: agent(Route("R", steps=[Step("a", branches=[Branch("done")]), Step("b")])),
+            "step 'b' of route 'R' cannot be reached",
+        ),
+        (
+            lambda: agent(Route("R", initial_data={"nam": 1})),
+            "initial_data of route 'R' names 'nam', which is no field of the schema; did you mean 'name'?",
+        ),
+        (
+            lambda: agent(Route("R", initial_data={"party_size": "many"})),
+            "initial_data of route 'R': party_size: ",
+        ),
         (lambda: agent(Route("R"), Route("r")), "the id 'r' of route 'r' is taken; write Route(..., id=...)"),
         (lambda: agent(Route("None")), "the id 'none' of route 'None' has a meaning of its own"),
         (lambda: agent(Route("R", steps=[Step("Done")])), "has a meaning of its own; give it another id="),
@@ -114,3 +145,19 @@ def test_a_declaration_cannot_be_changed() -> None:
     assert step.collect == ("name",)
     with pytest.raises(AttributeError):
         step.prompt = "?"  # type: ignore[misc]
+
+
+def test_a_step_is_added_before_the_agent_is_made() -> None:
+    route = Route("R", steps=[Step("a")])
+    agent(route)
+
+    with pytest.raises(
+        AgentDefinitionError, match="route 'R' belongs to an agent already; add its steps before"
+    ):
+        route.step("b")(lambda turn: "b")
+
+
+def test_branches_that_lead_to_every_step_are_fine() -> None:
+    fork = Step("a", branches=[Branch("b", when="x"), Branch("c")])
+
+    agent(Route("R", steps=[fork, Step("b", branches=[Branch("done")]), Step("c")]))

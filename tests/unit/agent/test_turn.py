@@ -108,7 +108,9 @@ def test_skip_if_passes_a_step_over() -> None:
     bot = agent(
         [{"city": "Oslo", "message": "x"}],
         trip(
-            CITY, Step("When?", collect=["day"], skip_if=lambda turn: turn.data.get("city") == "Oslo"), TRAVELLERS
+            CITY,
+            Step("When?", collect=["day"], skip_if=lambda turn: turn.data.get("city") == "Oslo"),
+            TRAVELLERS,
         ),
     )
 
@@ -297,7 +299,12 @@ def test_a_completed_route_is_not_entered_again() -> None:
 def test_a_completed_route_hands_over_to_the_next(on_complete: Any) -> None:
     bot = agent(
         [{"message": "Hi!"}, {"message": "Where to?"}],
-        Route("Greeting", steps=[Step("Hi!")], on_complete=on_complete, when=lambda turn: turn.session.version == 0),
+        Route(
+            "Greeting",
+            steps=[Step("Hi!")],
+            on_complete=on_complete,
+            when=lambda turn: turn.session.version == 0,
+        ),
         Route("Hours", steps=[Step("Open.")], when=lambda turn: turn.session.version > 0),
         trip(when=lambda turn: turn.session.version > 0),
     )

@@ -63,6 +63,8 @@ class Tool:
     timeout: float = 30.0
     arguments: type[BaseModel] = field(init=False, repr=False)
     context_name: str | None = field(init=False, repr=False)
+    spec: ToolSpec = field(init=False, repr=False)
+    """What the model is told of the tool."""
 
     def __post_init__(self) -> None:
         if not callable(self.function):
@@ -87,12 +89,8 @@ class Tool:
         arguments, context_name = _arguments(self.function, name, described)
         object.__setattr__(self, "arguments", arguments)
         object.__setattr__(self, "context_name", context_name)
-
-    @property
-    def spec(self) -> ToolSpec:
-        """What the model is told of the tool."""
-        schema = {key: value for key, value in self.arguments.model_json_schema().items() if key != "title"}
-        return ToolSpec(self.name, self.description, schema)
+        schema = {key: value for key, value in arguments.model_json_schema().items() if key != "title"}
+        object.__setattr__(self, "spec", ToolSpec(name, self.description, schema))
 
     def check(self, arguments: str) -> BaseModel:
         """Read a call's arguments; `InvalidInputError` tells what is wrong with them, without any value."""
