@@ -27,11 +27,12 @@ from inturn.errors import (
     StoreUnavailableError,
     TurnFailedError,
 )
-from inturn.turns import Head, Lease
+from inturn.turns import Head, Lease, OpenReply
 from inturn.turns.lease import create_token
 from inturn.turns.publishing import publish_turn
 
 from .runtime import Runtime, stopping
+from .streaming import LeaseLostError, respond
 
 log = structlog.get_logger(__name__)
 
@@ -41,9 +42,11 @@ BLAMELESS = (
     UnknownPayloadError,
     SessionMigrationError,
     SessionTooNewError,
+    LeaseLostError,
 )
-"""That the database or Redis is away, or that this release cannot read the turn or its session, says nothing
-about the turn: it uses up none of its attempts, and no turn is given up for it."""
+"""That the database or Redis is away, that this release cannot read the turn or its session, or that somebody
+else has the lease now, says nothing about the turn: it uses up none of its attempts, and no turn is given up
+for it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,17 +121,29 @@ def _take(runtime: Runtime, lease: Lease, head: Head) -> TurnResult | Later:
         log.error("turn dropped: its payload is not valid")
         fault = TurnFault(type=type(error).__name__, message=str(error), attempts=head.attempts)
         return _failed_result("respond", lease.session_id, head.turn_id, fault)
+    with runtime.streams.open(lease, head.turn_id) as reply:
+        ended = _attempt(runtime, lease, head, payload, reply)
+        if isinstance(ended, TurnResult) and isinstance(payload, RespondPayload) and payload.stream:
+            # Before the result: who finds that one has all of the stream.
+            reply.end(ended.response.message)
+        return ended
+
+
+def _attempt(
+    runtime: Runtime, lease: Lease, head: Head, payload: Payload, reply: OpenReply
+) -> TurnResult | Later:
     if head.attempts > runtime.settings.max_attempts:
         # It was handed out that often and never ended, not even by failing: it kills its process.
         fault = TurnFault(type="AttemptsExhausted", message="no attempt ended", attempts=head.attempts - 1)
         return _give_up(runtime, head, payload, fault)
     try:
         runtime.prepare_store()
-        return _run(runtime, head, payload)
+        return _run(runtime, lease, head, payload, reply)
     except TurnFailedError as error:
-        # It was recorded as failed before, by an owner that died before it could say so.
+        # It was recorded as failed before, by an owner that died before it could say so; what it recorded
+        # is found again.
         fault = TurnFault(type=type(error).__name__, message=str(error), attempts=head.attempts)
-        return _failed_result(payload.kind, payload.session_id, head.turn_id, fault)
+        return _give_up(runtime, head, payload, fault)
     except Exception as error:
         known = isinstance(error, InturnError)
         may_try = head.attempts < runtime.settings.max_attempts and getattr(error, "retryable", True)
@@ -142,12 +157,12 @@ def _take(runtime: Runtime, lease: Lease, head: Head) -> TurnResult | Later:
         return _give_up(runtime, head, payload, fault)
 
 
-def _run(runtime: Runtime, head: Head, payload: Payload) -> TurnResult:
+def _run(runtime: Runtime, lease: Lease, head: Head, payload: Payload, reply: OpenReply) -> TurnResult:
     if isinstance(payload, RespondPayload):
         agent = runtime.agent.bind(
             payload.session_id, persistence=runtime.persistence, user_id=payload.user_id
         )
-        response = agent.respond(payload.message, turn_id=head.turn_id, metadata=payload.metadata)
+        response = respond(agent, payload, lease, head.turn_id, reply)
         return TurnResult(
             kind="respond", session_id=payload.session_id, turn_id=head.turn_id, response=response
         )
@@ -169,7 +184,9 @@ def _give_up(runtime: Runtime, head: Head, payload: Payload, fault: TurnFault) -
             agent = runtime.agent.bind(
                 payload.session_id, persistence=runtime.persistence, user_id=payload.user_id
             )
-            response = agent.record_failure(payload.message, fault, turn_id=head.turn_id)
+            response = agent.record_failure(
+                payload.message, fault, turn_id=head.turn_id, images=payload.images
+            )
             # An owner before us may have committed the turn after all; then that is what counts.
             failed = response.finish_reason == "failed"
             return TurnResult(

@@ -1,4 +1,4 @@
-"""Runtime: what one worker process holds: connections, the heartbeat, the sweeper, the agent."""
+"""Runtime: what one worker process holds: connections, the agent, heartbeat, sweeper and stream writer."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from inturn.agent.loading import load_agent
 from inturn.errors import StoreError, StoreUnavailableError
 from inturn.persistence import PersistenceManager, open_adapter
 from inturn.settings import Settings
-from inturn.turns import Heartbeat, Kicked, Mailbox, Sweeper
+from inturn.turns import Heartbeat, Kicked, Mailbox, Streams, StreamWriter, Sweeper
 from inturn.turns.connection import connect
 from inturn.turns.publishing import publish_turn
 
@@ -49,6 +49,7 @@ class Runtime:
         self.mailbox = Mailbox(self.redis, settings)
         self.heartbeat = Heartbeat(self.mailbox, settings.renew_seconds)
         self.sweeper = Sweeper(self.mailbox, self.wake, settings.sweep_seconds, unless=lambda: stopping)
+        self.streams = StreamWriter(Streams(self.redis, settings))
         self.results = Results(app)
         self.agent = load_agent(settings.agent)
         self.adapter = open_adapter(
@@ -69,6 +70,7 @@ class Runtime:
         except StoreUnavailableError as error:
             log.warning("store not ready; turns wait for it", error=str(error))
         self.heartbeat.start()
+        self.streams.start()
         self.sweeper.start()
 
     def prepare_store(self) -> None:
@@ -87,6 +89,7 @@ class Runtime:
     def close(self) -> None:
         """Stop the threads and give the connections back."""
         self.sweeper.stop()
+        self.streams.stop()
         self.heartbeat.stop()
         self.adapter.close()
         self.redis.close()

@@ -40,6 +40,8 @@ def respond(
     user_id: str | None = None,
     channel: str | None = None,
     metadata: Mapping[str, Any] | None = None,
+    images: Sequence[str] = (),
+    stream: bool = False,
     **unknown: Any,
 ) -> None:
     """Run the waiting turns of a session.
@@ -53,7 +55,14 @@ def respond(
         None
         if message is None
         else lambda runtime, session_id: respond_payload(
-            runtime.settings, session_id, message, user_id=user_id, channel=channel, metadata=metadata
+            runtime.settings,
+            session_id,
+            message,
+            user_id=user_id,
+            channel=channel,
+            metadata=metadata,
+            images=images,
+            stream=stream,
         ),
         unknown,
     )

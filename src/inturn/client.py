@@ -8,7 +8,15 @@ from contextlib import contextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self
 
-from inturn.contract import CLEANUP_SESSIONS, MAINTENANCE_QUEUE, Payload, Response, TurnFault, TurnResult
+from inturn.contract import (
+    CLEANUP_SESSIONS,
+    MAINTENANCE_QUEUE,
+    Payload,
+    Piece,
+    Response,
+    TurnFault,
+    TurnResult,
+)
 from inturn.errors import (
     MailboxFullError,
     MailboxUnavailableError,
@@ -16,13 +24,15 @@ from inturn.errors import (
     TurnFailedError,
     TurnTimeoutError,
 )
-from inturn.ids import create_turn_id
+from inturn.ids import create_turn_id, session_of_turn
 from inturn.session.state import HistoryItem, Status
 from inturn.settings import Settings, load_settings
 from inturn.turns.connection import connect, redis_errors
+from inturn.turns.follower import Follower
 from inturn.turns.mailbox import Mailbox
 from inturn.turns.payloads import encode_payload, respond_payload, save_session_payload
 from inturn.turns.publishing import publish_turn
+from inturn.turns.streams import Streams
 
 if TYPE_CHECKING:
     from celery import Celery
@@ -52,12 +62,11 @@ class TurnHandle:
         """Wait for the reply, at most `timeout` seconds (None: for ever).
 
         Raises `TurnFailedError` for a turn that was recorded as failed, `TurnCancelledError` for a dropped
-        one, `TurnTimeoutError` if there is no result yet: it is not lost, ask again.
+        one, `TurnTimeoutError` if there is no result yet: it is not lost, ask again. A turn that was stopped
+        gives what it had said until then, with the finish reason `interrupted`.
         """
         for _, result in self._client.collect([self], timeout=timeout):
-            if result.error is not None:
-                kind = TurnCancelledError if result.error.type == "TurnCancelledError" else TurnFailedError
-                raise kind(f"turn {self.turn_id} failed: {result.error.message}", turn_id=self.turn_id)
+            _check(result)
             return result.response
         raise TurnTimeoutError(
             f"turn {self.turn_id} has no result after {timeout} s ({self.status()}); it is not lost: "
@@ -65,15 +74,20 @@ class TurnHandle:
             turn_id=self.turn_id,
         )
 
+    def stream(self, *, after: str = "", timeout: float | None = 60.0) -> Iterator[Piece]:
+        """Yield the reply piece by piece as it is written; see `Client.stream`."""
+        return self._client.stream(self, after=after, timeout=timeout)
+
     def status(self) -> TurnStatus:
         """Tell where the turn stands.
 
-        `unknown`: not in the mailbox, and its result is older than `INTURN_RESULT_SECONDS` or never was.
+        A turn that was stopped while it ran is `done`, one that was dropped before is `cancelled`. `unknown`:
+        not in the mailbox, and its result is older than `INTURN_RESULT_SECONDS` or never was.
         """
         return self._client.status(self.session_id, self.turn_id)
 
     def cancel(self) -> Literal["dropped", "signalled", "unknown"]:
-        """Drop the turn if it waits, ask it to stop if it runs."""
+        """Drop the turn if it waits, stop it if it runs; see `Client.cancel`."""
         return self._client.cancel(self.session_id, self.turn_id)
 
 
@@ -91,6 +105,7 @@ class Client:
         self._owns_app = app is None
         self._redis = connect(self.settings, timeout=2.0, retries=1)
         self._mailbox = Mailbox(self._redis, self.settings)
+        self._streams = Streams(self._redis, self.settings)
 
     def respond(
         self,
@@ -101,15 +116,27 @@ class Client:
         user_id: str | None = None,
         channel: str | None = None,
         metadata: Mapping[str, Any] | None = None,
+        images: Sequence[str] = (),
+        stream: bool = False,
     ) -> TurnHandle:
         """Enqueue a user's message; returns once the turn is safely in its mailbox.
 
         `turn_id` is the idempotency key (a Slack `event_id`, a Twilio `MessageSid`); without one every call
-        is a new turn. Raises `InvalidInputError`, `MailboxFullError` or `MailboxUnavailableError`; in all
-        three cases nothing was accepted that a repeated call would double.
+        is a new turn. `images` are the `https:` or `data:image/` URLs of what the user shows. With `stream`
+        the reply can be read while it is written: see `TurnHandle.stream`.
+
+        Raises `InvalidInputError`, `MailboxFullError` or `MailboxUnavailableError`; in all three cases
+        nothing was accepted that a repeated call would double.
         """
         payload = respond_payload(
-            self.settings, session_id, message, user_id=user_id, channel=channel, metadata=metadata
+            self.settings,
+            session_id,
+            message,
+            user_id=user_id,
+            channel=channel,
+            metadata=metadata,
+            images=images,
+            stream=stream,
         )
         return self._offer(session_id, create_turn_id(session_id, turn_id), payload)
 
@@ -172,7 +199,13 @@ class Client:
         return result.state
 
     def cancel(self, session_id: str, turn_id: str) -> Literal["dropped", "signalled", "unknown"]:
-        """Drop a waiting turn (its result becomes `TurnCancelledError`), or signal a running one to stop.
+        """Drop a waiting turn (its result becomes `TurnCancelledError`), or stop a running one.
+
+        A running turn is `signalled`, and ends at its next piece of text, or before its next call of the
+        model if it is not streamed. What it had said until then is its reply, with the finish reason
+        `interrupted`, and the session goes on with its next turn. A call of the model that is not streamed
+        is not cut off, so such a turn may well end as if nobody had asked. `unknown`: it has ended, or never
+        was.
 
         May be repeated, and should be after `MailboxUnavailableError`: the turn may have gone without its
         result.
@@ -187,6 +220,23 @@ class Client:
             error.turn_id = turn_id
             raise
         return outcome
+
+    def stream(
+        self, turn: TurnHandle | str, *, after: str = "", timeout: float | None = 60.0
+    ) -> Iterator[Piece]:
+        """Yield the reply of a turn (its handle or its ID) piece by piece, as it is written, to its end.
+
+        The texts since the last piece with `restarts`, joined, are the reply that `TurnHandle.get` gives.
+        Each piece has an `id`: with that as `after`, any client goes on exactly behind it. A turn that was
+        enqueued without `stream`, or whose text Redis has lost meanwhile, gives its whole reply at its end.
+
+        Raises `InvalidInputError` for an `after` that is no such ID, and what `TurnHandle.get` raises: of a
+        turn that failed the fallback message is yielded first, if it was streamed. After `TurnTimeoutError`
+        (nothing has come for `timeout` seconds; None: waits for ever) and `MailboxUnavailableError` go on
+        with the last piece's ID.
+        """
+        handle = turn if isinstance(turn, TurnHandle) else self.handle(session_of_turn(turn), turn)
+        return self._follow(handle, Follower(after), timeout)
 
     def collect(
         self, handles: Iterable[TurnHandle], *, timeout: float | None = 60.0
@@ -224,6 +274,23 @@ class Client:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    def _follow(self, handle: TurnHandle, follower: Follower, timeout: float | None) -> Iterator[Piece]:
+        turn_id = handle.turn_id
+        result = yield from follower.follow(
+            self._streams,
+            handle.session_id,
+            turn_id,
+            lambda: self._results([turn_id]).get(turn_id),
+            timeout,
+        )
+        if result is None:
+            raise TurnTimeoutError(
+                f"no text of turn {turn_id} has come for {timeout} s ({handle.status()}); it is not lost: "
+                "go on after the last piece's ID",
+                turn_id=turn_id,
+            )
+        _check(result)
 
     def _offer(self, session_id: str, turn_id: str, payload: Payload) -> TurnHandle:
         text = encode_payload(self.settings, payload)
@@ -291,6 +358,12 @@ def _celery(settings: Settings) -> Celery:
         task_ignore_result=False,
     )
     return app
+
+
+def _check(result: TurnResult) -> None:
+    if result.error is not None:
+        kind = TurnCancelledError if result.error.type == "TurnCancelledError" else TurnFailedError
+        raise kind(f"turn {result.turn_id} failed: {result.error.message}", turn_id=result.turn_id)
 
 
 def _result(turn_id: str, meta: Mapping[str, Any]) -> TurnResult:

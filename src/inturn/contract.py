@@ -48,10 +48,16 @@ class _Payload(BaseModel):
 
 
 class RespondPayload(_Payload):
-    """One user message that wants a reply."""
+    """One user message that wants a reply; with `stream` its text can be read while it is written.
+
+    A worker that does not know `stream` gives the same reply as a whole, so it needs no format of its own.
+    Neither does `images`: there was no release before they came.
+    """
 
     kind: Literal["respond"] = "respond"
     message: str
+    images: list[str] = Field(default_factory=list)
+    stream: bool = False
     channel: str | None = None
     metadata: dict[str, Any] = Field(default_factory=dict)
 

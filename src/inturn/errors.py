@@ -17,6 +17,11 @@
     │   └── MailboxFullError         the session has too many waiting turns          retryable
     ├── ProviderError                the language model's answer, or the lack of one
     │   └── ProviderUnavailableError 429, 5xx, time-out, lost connection             retryable
+    ├── ChannelError
+    │   ├── ForgedRequestError       a webhook that the platform did not send
+    │   ├── DeliveryUnavailableError nothing was sent; may be tried again             retryable
+    │   ├── DeliveryRefusedError     the platform refuses the reply for good
+    │   └── DeliveryUnknownError     nobody can tell whether it was sent
     └── TurnError
         ├── TurnFailedError          the turn was recorded as failed
         ├── TurnCancelledError       the turn was taken out of the mailbox
@@ -34,7 +39,12 @@ from typing import Any, ClassVar
 
 __all__ = [
     "AgentDefinitionError",
+    "ChannelError",
     "ConfigurationError",
+    "DeliveryRefusedError",
+    "DeliveryUnavailableError",
+    "DeliveryUnknownError",
+    "ForgedRequestError",
     "InturnError",
     "InvalidInputError",
     "MailboxError",
@@ -205,6 +215,35 @@ class ProviderUnavailableError(ProviderError):
     def __init__(self, message: str | None = None, *, retry_after: float | None = None) -> None:
         super().__init__(message)
         self.retry_after = retry_after
+
+
+class ChannelError(InturnError):
+    """A channel refused something, or was refused."""
+
+
+class ForgedRequestError(ChannelError):
+    """The request was not sent by the platform, or not just now; nothing was accepted."""
+
+
+class DeliveryUnavailableError(ChannelError):
+    """The platform took nothing; the same may be sent later.
+
+    `retry_after` is the platform's own wish in seconds, where it stated one.
+    """
+
+    retryable = True
+
+    def __init__(self, message: str | None = None, *, retry_after: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class DeliveryRefusedError(ChannelError):
+    """The platform refused the reply, and would refuse it again."""
+
+
+class DeliveryUnknownError(ChannelError):
+    """It is not known whether the platform took the reply."""
 
 
 class TurnError(InturnError):

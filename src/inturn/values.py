@@ -43,14 +43,14 @@ def to_text(value: str, field: str) -> str:
 def check_images(images: object) -> list[str]:
     """Return the images of a message as a list of URLs; raises `InvalidInputError` for what is none.
 
-    An image is an `https:` (or `http:`) URL that the model's provider can fetch, or a `data:image/...` URL
-    that holds the image itself.
+    An image is an `https:` URL that the model's provider can fetch, or a `data:image/...` URL that holds the
+    image itself.
     """
     if isinstance(images, str) or not isinstance(images, Iterable):
         raise InvalidInputError("images must be a list of URLs")
     checked = []
     for image in images:
-        if not isinstance(image, str) or not image.startswith(("https://", "http://", "data:image/")):
+        if not isinstance(image, str) or not image.startswith(("https://", "data:image/")):
             raise InvalidInputError("an image must be an https: URL, or a data:image/ URL with its content")
         checked.append(to_text(image, "image"))
     return checked

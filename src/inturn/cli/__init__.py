@@ -47,9 +47,12 @@ def chat_command(
     session: Annotated[
         str | None, typer.Option(help="The session to go on with; a new one without it.")
     ] = None,
-    timeout: Annotated[float, typer.Option(help="Seconds to wait for a reply.")] = 60.0,
+    timeout: Annotated[float, typer.Option(help="Seconds to wait for a piece of a reply.")] = 60.0,
 ) -> None:
-    """Talk to the agent in this terminal, through the queue. `inturn dev` must run somewhere, or a worker."""
+    """Talk to the agent in this terminal, through the queue. `inturn dev` must run somewhere, or a worker.
+
+    Replies are printed as they are written; Ctrl-C stops one.
+    """
     from inturn.cli.chat import run_chat
 
     raise typer.Exit(run_chat(session, timeout))
@@ -61,12 +64,13 @@ def respond_command(
     text: Annotated[str, typer.Argument(help="What the user says.", metavar="TEXT")],
     turn_id: Annotated[str | None, typer.Option(help="Idempotency key; the same again adds nothing.")] = None,
     timeout: Annotated[float, typer.Option(help="Seconds to wait; 0 only enqueues.")] = 60.0,
+    stream: Annotated[bool, typer.Option("--stream", help="Print the reply as it is written.")] = False,
     as_json: Json = False,
 ) -> None:
     """Enqueue one message and print the reply. Exit code 1: the turn failed; 3: no reply in time."""
     from inturn.cli.chat import run_respond
 
-    raise typer.Exit(run_respond(session, text, turn_id, timeout, as_json=as_json))
+    raise typer.Exit(run_respond(session, text, turn_id, timeout, as_json=as_json, stream=stream))
 
 
 @app.command("replay", epilog="Example: inturn replay conversations.jsonl --speed 10")

@@ -10,10 +10,12 @@ and the index that says which sessions wait, is in one slot of a Redis Cluster a
 | `<prefix>:{b}:t:<session>` | hash | turn ID -> payload |
 | `<prefix>:{b}:m:<session>` | hash | the lease (`owner`, `until`, `fence`), `sleep`, `wakes`, `stop`, `att:<turn>`, and the last release (`last`, `reply`) |
 | `<prefix>:{b}:d:<session>` | zset | IDs of turns that are done, scored by when (ms); half a millisecond more: it was dropped |
+| `<prefix>:{b}:s:<session>:<turn>` | stream | the text of a turn's reply as it comes; each entry's ID is `<fence>-<number>`. The session's ID is percent-encoded |
 """  # noqa: E501
 
 from __future__ import annotations
 
+from urllib.parse import quote
 from zlib import crc32
 
 BUCKETS = 64
@@ -30,12 +32,20 @@ class Keys:
 
     def of_session(self, session_id: str) -> list[str]:
         """The keys every script of a session gets, in the order in which the scripts name them."""
-        bucket = crc32(session_id.encode()) % BUCKETS
-        stem = f"{self._prefix}:{{{bucket}}}"
+        stem = self._stem(session_id)
         return [
-            self.indexes[bucket],
+            f"{stem}:active",
             f"{stem}:q:{session_id}",
             f"{stem}:t:{session_id}",
             f"{stem}:m:{session_id}",
             f"{stem}:d:{session_id}",
         ]
+
+    def of_stream(self, session_id: str, turn_id: str) -> list[str]:
+        """The session's hash and the turn's stream."""
+        stem = self._stem(session_id)
+        # Encoded, because of two IDs with colons in them none could tell where the first one ends.
+        return [f"{stem}:m:{session_id}", f"{stem}:s:{quote(session_id, safe='')}:{turn_id}"]
+
+    def _stem(self, session_id: str) -> str:
+        return f"{self._prefix}:{{{crc32(session_id.encode()) % BUCKETS}}}"

@@ -7,21 +7,20 @@ whose answer was lost.
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from importlib.resources import files
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from inturn.settings import Settings
 from inturn.turns.connection import redis_errors
 from inturn.turns.keys import Keys
 from inturn.turns.lease import Lease
+from inturn.turns.scripts import Scripts
 
 if TYPE_CHECKING:
     from redis import Redis
 
-T = TypeVar("T")
+_NAMES = ("offer", "begin", "renew", "finish", "release", "due", "kick", "unkick", "cancel", "look")
 
 MOST_DONE = 1000
 """IDs of finished turns that a session's mailbox knows."""
@@ -95,7 +94,7 @@ class Mailbox:
     def __init__(self, redis: Redis, settings: Settings) -> None:
         self._redis = redis
         self._keys = Keys(settings.key_prefix)
-        self._scripts = {name: _Script(name) for name in _NAMES}
+        self._scripts = Scripts(redis, *_NAMES)
         self._lease_ms = _ms(settings.lease_seconds)
         self._grace_ms = _ms(settings.grace_seconds)
         self._done_ms = _ms(settings.done_seconds)
@@ -112,8 +111,9 @@ class Mailbox:
             "begin", session_id, turn_id, payload, token, self._lease_ms, self._grace_ms, self._most
         )
         if reply[0] == "ok":
-            _, fence, head, text, attempts, waiting = reply
-            return Begun("ok", Lease(session_id, token, fence), Head(head, text, attempts, waiting), waiting)
+            _, fence, head, text, attempts, waiting, stop = reply
+            lease = Lease(session_id, token, fence, stop=stop or None)
+            return Begun("ok", lease, Head(head, text, attempts, waiting), waiting)
         return Begun(reply[0], waiting=reply[1] if reply[0] == "full" else 0)
 
     def finish(self, lease: Lease, turn_id: str, *, go_on: bool, hand_over: bool = False) -> Finished:
@@ -157,7 +157,7 @@ class Mailbox:
             )
             for lease in leases
         ]
-        for lease, (kept, stop) in zip(leases, self._pipeline(calls), strict=True):
+        for lease, (kept, stop) in zip(leases, self._scripts.pipeline(calls), strict=True):
             lease.lost = lease.lost or not kept
             lease.stop = stop or None
 
@@ -168,11 +168,11 @@ class Mailbox:
         """
         buckets: list[str] = self._keys.indexes
         while buckets:
-            found = list(self._pipeline([("due", [index], (limit,)) for index in buckets]))
+            found = list(self._scripts.pipeline([("due", [index], (limit,)) for index in buckets]))
             sessions = [session for due in found for session in due]
             args = (self._grace_ms, LONGEST_WAIT_MS)
             kicks = [("kick", self._keys.of_session(session), (session, *args)) for session in sessions]
-            for session, reply in zip(sessions, self._pipeline(kicks), strict=True):
+            for session, reply in zip(sessions, self._scripts.pipeline(kicks), strict=True):
                 if reply[0] == "wake":
                     yield Kicked(session, reply[1], bool(reply[2]))
             buckets = [index for index, due in zip(buckets, found, strict=True) if len(due) == limit]
@@ -182,7 +182,7 @@ class Mailbox:
         self._run("unkick", kicked.session_id, _ms(delay))
 
     def cancel(self, session_id: str, turn_id: str) -> Literal["dropped", "signalled", "unknown"]:
-        """Drop a waiting turn, or signal a running one to stop."""
+        """Drop a waiting turn, or signal a running one to stop between two pieces of its reply."""
         reply: Literal["dropped", "signalled", "unknown"] = self._run(
             "cancel", session_id, turn_id, self._done_ms, MOST_DONE
         )
@@ -190,7 +190,7 @@ class Mailbox:
 
     def look(self, session_id: str, turn_id: str) -> TurnView:
         """Tell where a turn stands."""
-        return TurnView(*self._run_keys("look", self._keys.of_session(session_id), turn_id))
+        return TurnView(*self._scripts.run("look", self._keys.of_session(session_id), turn_id))
 
     def waiting(self, session_ids: Iterable[str]) -> set[str]:
         """Which of these sessions have a turn that waits or runs."""
@@ -215,45 +215,7 @@ class Mailbox:
         return {session_id: owner for session_id, owner in found if owner is not None}
 
     def _run(self, name: str, session_id: str, *args: str | int) -> Any:
-        return self._run_keys(name, self._keys.of_session(session_id), session_id, *args)
-
-    def _run_keys(self, name: str, keys: list[str], *args: str | int) -> Any:
-        script = self._scripts[name]
-        with redis_errors():
-            return self._loaded([script], lambda: self._redis.evalsha(script.sha, len(keys), *keys, *args))
-
-    def _pipeline(self, calls: Sequence[tuple[str, list[str], tuple[str | int, ...]]]) -> list[Any]:
-        if not calls:
-            return []
-
-        def execute() -> list[Any]:
-            with self._redis.pipeline(transaction=False) as pipe:
-                for name, keys, args in calls:
-                    pipe.evalsha(self._scripts[name].sha, len(keys), *keys, *args)
-                return list(pipe.execute())
-
-        with redis_errors():
-            return self._loaded([self._scripts[name] for name in {name for name, *_ in calls}], execute)
-
-    def _loaded(self, scripts: Sequence[_Script], call: Callable[[], T]) -> T:
-        from redis.exceptions import NoScriptError
-
-        try:
-            return call()
-        except NoScriptError:
-            # A server that has just (re)started. In a pipeline nothing has run: all calls are of one name.
-            for script in scripts:
-                self._redis.script_load(script.text)
-            return call()
-
-
-class _Script:
-    def __init__(self, name: str) -> None:
-        self.text = (files("inturn.turns") / "lua" / f"{name}.lua").read_text()
-        self.sha = hashlib.sha1(self.text.encode(), usedforsecurity=False).hexdigest()
-
-
-_NAMES = ("offer", "begin", "renew", "finish", "release", "due", "kick", "unkick", "cancel", "look")
+        return self._scripts.run(name, self._keys.of_session(session_id), session_id, *args)
 
 
 def _ms(seconds: float) -> int:

@@ -13,7 +13,10 @@ from inturn.errors import InvalidInputError
 from inturn.ids import check_id
 from inturn.session.state import HistoryItem, Status
 from inturn.settings import Settings
-from inturn.values import to_json, to_text
+from inturn.values import check_images, to_json, to_text
+
+MOST_IMAGES = 10
+"""Images one message may have."""
 
 
 def respond_payload(
@@ -24,12 +27,16 @@ def respond_payload(
     user_id: str | None = None,
     channel: str | None = None,
     metadata: Mapping[str, Any] | None = None,
+    images: Sequence[str] = (),
+    stream: bool = False,
 ) -> RespondPayload:
     """Make the payload of a user's message, or raise `InvalidInputError` that says what is wrong."""
     return RespondPayload(
         session_id=check_id(session_id),
         user_id=None if user_id is None else check_id(user_id, "user ID"),
         message=_checked_message(message, settings.max_message_chars),
+        images=_checked_images(images, settings.max_payload_bytes),
+        stream=_checked_flag(stream, "stream"),
         channel=None if channel is None else check_id(channel, "channel"),
         metadata=_plain(metadata, "metadata") or {},
     )
@@ -83,6 +90,25 @@ def _checked_message(message: object, most: int) -> str:
             f"a message may have {most} characters (INTURN_MAX_MESSAGE_CHARS), this one has {len(message)}"
         )
     return to_text(message, "message")
+
+
+def _checked_images(images: object, most_bytes: int) -> list[str]:
+    checked = check_images(images)
+    if len(checked) > MOST_IMAGES:
+        raise InvalidInputError(f"a message may have {MOST_IMAGES} images, this one has {len(checked)}")
+    for number, image in enumerate(checked, 1):
+        if len(image) > most_bytes:
+            raise InvalidInputError(
+                f"a turn's payload may have {most_bytes} bytes (INTURN_MAX_PAYLOAD_BYTES), image {number} "
+                f"alone has {len(image)}; give a URL at which it can be fetched"
+            )
+    return checked
+
+
+def _checked_flag(value: object, field: str) -> bool:
+    if not isinstance(value, bool):
+        raise InvalidInputError(f"{field} must be true or false, not {type(value).__name__}")
+    return value
 
 
 def _history_item(item: HistoryItem | Mapping[str, Any]) -> HistoryItem:

@@ -16,6 +16,9 @@ import pytest
 from inturn.embedded.ports import free_port
 from inturn.embedded.tether import tethered
 from inturn.embedded.valkey import EmbeddedValkey
+from inturn.persistence import PersistenceAdapter
+from tests.agents import let_go, reply_to
+from tests.integration.worker.conftest import StartWorker
 from tests.nodes import ROOT, clean_environment
 from tests.waiting import wait_until
 
@@ -58,6 +61,41 @@ class Dev:
         return answer.status_code == 200 and " ready." in self.log.read_text()
 
 
+class Terminal:
+    """A command that runs while the test types and reads what it prints."""
+
+    def __init__(self, folder: Path, args: list[str], **env: str) -> None:
+        self._output = folder / "terminal.log"
+        with self._output.open("wb") as output:
+            self.process = subprocess.Popen(
+                tethered([INTURN, *args]),
+                cwd=folder,
+                env={**clean_environment(), "COLUMNS": "100", **env},
+                stdin=subprocess.PIPE,
+                stdout=output,
+                stderr=output,
+                text=True,
+            )
+
+    def type(self, line: str) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.write(f"{line}\n")
+        self.process.stdin.flush()
+
+    def shown(self) -> str:
+        return self._output.read_text()
+
+    def wait_for(self, text: str) -> None:
+        wait_until(lambda: text in self.shown(), timeout=30, what=repr(text))
+
+    def __enter__(self) -> Terminal:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.process.kill()
+        self.process.communicate()
+
+
 @pytest.fixture(scope="module")
 def dev(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Dev]:
     running = Dev(tmp_path_factory.mktemp("dev"))
@@ -92,6 +130,53 @@ def test_a_chat_goes_through_the_queue(dev: Dev) -> None:
 
     assert chat.returncode == 0, chat.stderr
     assert "party_size=2" in chat.stdout
+    assert chat.stdout.count("bot>") == 1
+
+
+def test_a_reply_is_printed_as_it_is_written(
+    tmp_path: Path, start_worker: StartWorker, broker_url: str, journal: Path
+) -> None:
+    start_worker()
+    command = ["respond", "s", "one pause two", "--stream"]
+    with Terminal(tmp_path, command, REDIS_URL=broker_url) as terminal:
+        terminal.wait_for("you said: one ")
+        assert terminal.process.poll() is None
+        let_go(journal)
+
+        assert terminal.process.wait(30) == 0
+    assert terminal.shown() == "you said: one pause two\n"
+
+
+def test_of_a_streamed_turn_that_fails_the_fallback_message_is_printed_and_the_exit_code_is_1(
+    tmp_path: Path, start_worker: StartWorker, broker_url: str
+) -> None:
+    start_worker()
+    answer = inturn("respond", "s", "refused", "--stream", cwd=tmp_path, REDIS_URL=broker_url)
+
+    assert (answer.returncode, answer.stdout) == (1, "Sorry, that did not work.\n")
+    assert "failed" in answer.stderr
+
+
+def test_ctrl_c_stops_the_reply_and_not_the_chat(
+    tmp_path: Path, start_worker: StartWorker, broker_url: str, store: PersistenceAdapter
+) -> None:
+    start_worker()
+    message = "slowly 0.02 count 2000"
+    with Terminal(tmp_path, ["chat", "--session", "s"], REDIS_URL=broker_url) as terminal:
+        terminal.type(message)
+        terminal.wait_for("bot> you said: slowly")
+        terminal.process.send_signal(signal.SIGINT)
+        terminal.wait_for("stopped")
+        terminal.type("and now?")
+        terminal.wait_for("bot> you said: and now?")
+        terminal.type("")
+
+        assert terminal.process.wait(30) == 0
+    loaded = store.load("s", last_messages=10)
+    assert loaded is not None
+    [_, stopped, *_] = loaded.messages
+    assert reply_to(message) != stopped.content
+    assert f"bot> {stopped.content}\n" in terminal.shown(), "what was printed is what is recorded"
 
 
 def test_a_replay_reports_and_exits_by_its_verdict(dev: Dev) -> None:

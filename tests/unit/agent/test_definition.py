@@ -72,7 +72,7 @@ class Message(BaseModel):
         (lambda: Branch("a", when=""), "when of the branch to 'a' must be words for the model or a function"),
         (
             lambda: agent(Route("R", steps=[Step("a"), Step("b", branches=[Branch("a")])])),
-            "a branch of step 'b' of route 'R' leads to 'a', which is no later step of its route (there are: none",
+            "a branch of step 'b' of route 'R' leads to 'a', which is no later step of its route (there",
         ),
         (
             lambda: agent(Route("R", steps=[Step("a", branches=[Branch(route="x")])])),

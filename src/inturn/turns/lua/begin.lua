@@ -3,7 +3,7 @@
 -- KEYS   1 active (zset)  2 queue (list)  3 payloads (hash)  4 session (hash)  5 done (zset)
 -- ARGV   1 session ID  2 turn ID of the message  3 its payload, or '' if it was offered before
 --        4 owner's token  5 lease ms  6 grace ms  7 most waiting turns
--- reply  { 'ok', fence, head, payload, attempts, waiting }
+-- reply  { 'ok', fence, head, payload, attempts, waiting, turn ID to stop or '' }
 --        { 'busy' }   somebody holds the lease, or the session sleeps after a failure
 --        { 'done' }   nothing waits, and the turn is finished
 --        { 'empty' }  nothing waits, and the turn is unknown
@@ -11,7 +11,8 @@
 --
 -- Invariants: at most one live owner; the same token again is the same acquisition (nothing is counted
 -- twice); the fence grows with each owner, also when this hash has expired or was lost, because it is
--- never below the clock. The head need not be the turn of the message: order decides.
+-- never below the clock. The head need not be the turn of the message: order decides. Who takes a turn over
+-- is told that it is to stop: a cancellation outlives the owner that did not live to see it.
 
 local now = redis.call('TIME')
 now = now[1] * 1000 + math.floor(now[2] / 1000)
@@ -34,7 +35,7 @@ if not head then
   return { done and 'done' or 'empty' }
 end
 
-local held = redis.call('HMGET', KEYS[4], 'owner', 'until', 'fence', 'sleep')
+local held = redis.call('HMGET', KEYS[4], 'owner', 'until', 'fence', 'sleep', 'stop')
 local live = held[1] and tonumber(held[2] or 0) > now
 local fence = tonumber(held[3] or 0)
 local attempts
@@ -46,8 +47,10 @@ else
   fence = math.max(fence + 1, now)
   attempts = redis.call('HINCRBY', KEYS[4], 'att:' .. head, 1)
   redis.call('HSET', KEYS[4], 'owner', token, 'until', now + lease, 'fence', string.format('%d', fence))
-  redis.call('HDEL', KEYS[4], 'sleep', 'wakes', 'stop')
+  redis.call('HDEL', KEYS[4], 'sleep', 'wakes')
   redis.call('PERSIST', KEYS[4])
   redis.call('ZADD', KEYS[1], now + lease, session)
 end
-return { 'ok', fence, head, redis.call('HGET', KEYS[3], head), attempts, redis.call('LLEN', KEYS[2]) }
+return {
+  'ok', fence, head, redis.call('HGET', KEYS[3], head), attempts, redis.call('LLEN', KEYS[2]), held[5] or ''
+}

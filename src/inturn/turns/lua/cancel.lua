@@ -3,7 +3,8 @@
 -- KEYS   1 active (zset)  2 queue (list)  3 payloads (hash)  4 session (hash)  5 done (zset)
 -- ARGV   1 session ID  2 turn ID  3 how long to know the turn's ID, ms  4 the most IDs to know
 -- reply  'dropped'    it waited and never runs; a replay, or a later call, answers the same
---        'signalled'  it runs; its owner sees the flag with the next renewal
+--        'signalled'  it runs; its owner sees the flag with its next piece of text or its next renewal,
+--                     and so does whoever takes the turn over from it
 --        'unknown'    it is not in the mailbox
 --
 -- Invariant: a dropped turn counts as done, so a late delivery of the same event does not bring it back. The
@@ -27,6 +28,9 @@ end
 redis.call('LREM', KEYS[2], 1, turn)
 redis.call('HDEL', KEYS[3], turn)
 redis.call('HDEL', KEYS[4], 'att:' .. turn)
+if place == 0 then
+  redis.call('HDEL', KEYS[4], 'stop')
+end
 redis.call('ZADD', KEYS[5], string.format('%d.5', now), turn)
 redis.call('ZREMRANGEBYSCORE', KEYS[5], '-inf', now - keep)
 redis.call('ZREMRANGEBYRANK', KEYS[5], 0, -1 - tonumber(ARGV[4]))
