@@ -65,6 +65,9 @@ class Settings(BaseSettings):
     max_payload_bytes: int = Field(1_048_576, ge=1024, description="Bytes one turn's payload may have.")
     done_seconds: Seconds = Field(3600.0, description="How long the mailbox knows the ID of a finished turn.")
     result_seconds: Seconds = Field(86_400.0, description="How long Celery keeps a result.")
+    stream_seconds: Seconds = Field(
+        600.0, description="How long the text of a streamed reply is kept after its last piece."
+    )
     history_window: int = Field(50, ge=0, description="Messages of the history an agent sees.")
 
     completed_days: float = Field(30.0, gt=0, description="Age at which completed sessions are deleted.")
@@ -84,6 +87,37 @@ class Settings(BaseSettings):
     )
     openai_model: str = Field("gpt-5-mini", description="The model OpenAIProvider asks for.")
     offline_latency: float = Field(0.0, ge=0, description="Seconds OfflineProvider takes, for shows.")
+
+    public_url: str | None = Field(
+        None,
+        description="The address at which the world reaches the web application, such as "
+        "`https://chat.example.com`; default: what each request says.",
+    )
+    channels: str = Field(
+        "", description="Further channels, as dotted paths `package.module:name` with commas between them."
+    )
+    slack_bot_token: SecretStr | None = Field(
+        None,
+        validation_alias=AliasChoices("INTURN_SLACK_BOT_TOKEN", "SLACK_BOT_TOKEN"),
+        description="Slack's token for replies, `xoxb-...`.",
+    )
+    slack_signing_secret: SecretStr | None = Field(
+        None,
+        validation_alias=AliasChoices("INTURN_SLACK_SIGNING_SECRET", "SLACK_SIGNING_SECRET"),
+        description="Slack's secret, by which its requests are known.",
+    )
+    slack_base_url: str = Field("https://slack.com/api/", description="Where Slack's Web API is.")
+    twilio_account_sid: str | None = Field(
+        None,
+        validation_alias=AliasChoices("INTURN_TWILIO_ACCOUNT_SID", "TWILIO_ACCOUNT_SID"),
+        description="Twilio's account, `AC...`.",
+    )
+    twilio_auth_token: SecretStr | None = Field(
+        None,
+        validation_alias=AliasChoices("INTURN_TWILIO_AUTH_TOKEN", "TWILIO_AUTH_TOKEN"),
+        description="Twilio's token: for replies, and by which its requests are known.",
+    )
+    twilio_base_url: str = Field("https://api.twilio.com", description="Where Twilio's API is.")
 
     log_format: str = Field(
         "console", pattern="^(console|json)$", description="`console` for people, `json` for machines."

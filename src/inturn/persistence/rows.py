@@ -74,6 +74,7 @@ def session_row(session: SessionState) -> Row:
         "pending": session.pending,
         "journal": session.journal,
         "summary": session.summary and session.summary.model_dump(mode="json"),
+        "outbox": {turn_id: each.model_dump(mode="json") for turn_id, each in session.outbox.items()},
         "history_start": session.history_start,
         "metadata": session.metadata,
     }

@@ -6,7 +6,7 @@ from typing import Any
 
 from inturn.session.state import SessionState
 
-_BY_KEY = ("data", "metadata", "journal")
+_BY_KEY = ("data", "metadata", "journal", "outbox")
 _TOGETHER = (
     ("status", "completed_at"),
     ("current_route", "current_step", "route_history", "pending"),
@@ -19,8 +19,8 @@ _TOGETHER = (
 def rebase(session: SessionState, *, base: SessionState, onto: SessionState) -> None:
     """Change `session`, which was made from `base`, into what the same changes would make of `onto`.
 
-    What `session` changed stays as it is; everything else becomes that of `onto`. Data, metadata and journal
-    are compared key by key, the status with its time, and the position (route, step, their history and what
+    What `session` changed stays as it is; everything else becomes that of `onto`. Data, metadata, journal
+    and outbox are compared key by key, the status with its time, and the position (route, step, their history and what
     is pending) as a whole.
     """
     for name in _BY_KEY:

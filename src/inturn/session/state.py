@@ -122,13 +122,37 @@ class Summary(_State):
     through: int
 
 
+class Delivery(_State):
+    """A reply on its way out, and how far it has come.
+
+    `sent` counts the parts that the platform has taken, `ids` are its names for them. `sending`: the next
+    part is on its way, or its process died. `unknown`: whether a part was taken is not known, and it was not
+    sent again. With `doubtful` a part was sent again although the first may have arrived.
+    """
+
+    channel: str
+    address: dict[str, Any] = Field(default_factory=dict)
+    state: Literal["waiting", "sending", "sent", "unknown", "failed"] = "waiting"
+    sent: int = 0
+    ids: list[str] = Field(default_factory=list)
+    doubtful: bool = False
+    error: str | None = None
+    changed_at: Time = Field(default_factory=utcnow)
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing more happens to it by itself."""
+        return self.state in ("sent", "unknown", "failed")
+
+
 class SessionState(_State):
     """The whole state of one conversation.
 
     `history` is the window of the history that was loaded, oldest first; it is not part of what is saved:
     messages are rows of their own. `version` counts the commits (0: never saved). Messages with a sequence
     up to `history_start` were cleared: they stay in the store and are no longer part of the conversation.
-    `pending` is what the next turn begins with (`route`: where to go on). `journal` holds, by its ID, what a
+    `outbox` holds the replies that go out on a channel, by their turns' IDs: those on their way, and the last
+    few that have arrived. `pending` is what the next turn begins with (`route`: where to go on). `journal` holds, by its ID, what a
     turn that is still open has done and must not do again should it be taken anew.
     """
 
@@ -144,6 +168,7 @@ class SessionState(_State):
     pending: dict[str, Any] | None = None
     journal: dict[str, dict[str, Any]] = Field(default_factory=dict)
     summary: Summary | None = None
+    outbox: dict[str, Delivery] = Field(default_factory=dict)
     history: list[HistoryItem] = Field(default_factory=list)
     history_start: int = 0
     metadata: dict[str, Any] = Field(default_factory=dict)

@@ -1,0 +1,105 @@
+"""Channel: how one kind of chat comes in by webhooks, and how replies go out."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+from inturn.channels.splitting import split_text
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What the channel takes: `text` characters in one message, `body` bytes in one webhook."""
+
+    text: int
+    body: int = 1_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A webhook's HTTP request. `url` is the public one that the sender called; header names are lower case."""
+
+    method: str
+    url: str
+    headers: Mapping[str, str]
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a webhook is answered at once; the reply to a message never goes this way."""
+
+    status: int = 200
+    body: str = ""
+    content_type: str = "text/plain"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Incoming:
+    """A user's message as it came in.
+
+    - `session_id` is the conversation: derived from what the platform calls it, never from the text.
+    - `turn_id` is the platform's own ID of the event: the same delivered again is the same turn.
+    - `address` is where the reply goes, a JSON object that only this channel reads.
+    """
+
+    session_id: str
+    message: str
+    turn_id: str
+    address: Mapping[str, Any]
+    user_id: str | None = None
+    images: Sequence[str] = ()
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Received:
+    """What a webhook comes to: messages to enqueue (perhaps none), and the answer once they are accepted."""
+
+    messages: Sequence[Incoming] = ()
+    answer: Answer = field(default_factory=Answer)
+
+
+class Channel(ABC):
+    """One channel. It is used by many threads at once; make clients with their first use, after a fork.
+
+    A webhook runs `verify`, then `receive`, then the turns are enqueued, then it is answered. A reply is
+    split by `parts` and sent part by part, in order, one conversation at a time.
+    """
+
+    name: ClassVar[str]
+    """The channel's name: in paths (`POST /channels/<name>`), in deliveries and in logs."""
+    limits: ClassVar[Limits]
+    repeats_unknown: ClassVar[bool] = False
+    """Whether a send whose outcome is not known is made again. It may then arrive twice, and is marked; if
+    not, it may never arrive, and is marked as well."""
+
+    @abstractmethod
+    def verify(self, request: Request) -> None:
+        """Return if the platform itself has sent this just now, else raise `ForgedRequestError`.
+
+        It looks at signature and time, over the raw body, before anything is parsed.
+        """
+
+    @abstractmethod
+    def receive(self, request: Request) -> Received:
+        """Read a request that was verified. `InvalidInputError` for one that has not the platform's form.
+
+        What is no user's message (a bot's own, an edit, a receipt) comes to no messages.
+        """
+
+    @abstractmethod
+    def send(self, address: Mapping[str, Any], text: str) -> str:
+        """Send one part of a reply; returns the platform's ID of it, or "".
+
+        Raises `DeliveryUnavailableError` if it is certain that nothing was sent and it may be tried again,
+        `DeliveryRefusedError` if it was refused for good, and `DeliveryUnknownError` if nobody can tell (the
+        connection broke after the request had gone out). What else it raises counts as unknown.
+        """
+
+    def parts(self, text: str) -> list[str]:
+        """A reply as the texts to send, in order; each is what `send` gets."""
+        return split_text(text, self.limits.text)
