@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, TypeVar
 
 from inturn.agent.context import Effects, Scene, TurnContext, effects_of
@@ -41,9 +41,18 @@ def set_context(scene: Scene, context: Mapping[str, Any]) -> None:
 
 def set_data(scene: Scene, patch: Mapping[str, Any]) -> None:
     """Merge valid values into the collected data, and into that of the current route."""
+    _replace_data(scene, {**scene.session.data, **patch})
+
+
+def empty_data(scene: Scene, names: Collection[str]) -> None:
+    """Take fields out of the collected data, and out of that of the current route."""
+    kept = {name: value for name, value in scene.session.data.items() if name not in names}
+    _replace_data(scene, kept)
+
+
+def _replace_data(scene: Scene, data: dict[str, Any]) -> None:
     session = scene.session
     previous = session.data
-    data = {**previous, **patch}
     if data == previous:
         return
     hook = scene.definition.hooks.on_data_update

@@ -77,6 +77,8 @@ class Turn:
         self._lines: list[HistoryItem] = []
         self._answered: str | None = None
         self._done_before: set[str] = set()
+        self._filled: set[str] = set()
+        self._may_switch = True  # until the model has chosen a route in this turn
         self._prepared: set[str] = set()
         self._summary: Summary | None = None
 
@@ -94,6 +96,7 @@ class Turn:
         except StoppedError:
             message, reason = self._asking.told, INTERRUPTED
             route = self._current_route()
+            self._finalize(route, None)  # what the user stated is kept, so its steps are done
         self._scene.journal.close()
         return Outcome(
             message=message,
@@ -146,6 +149,7 @@ class Turn:
             return None
         if len(eligible) == 1 and self._is_settled(eligible[0]):
             return eligible[0]
+        self._may_switch = False
         reply = self._asking.generate(choice_request(self._scene, self._lines, eligible))
         return next((route for route in eligible if route.id == reply.data.get("route")), None)
 
@@ -166,9 +170,10 @@ class Turn:
 
     def _enter(self, route: Route) -> None:
         session = self._session
-        if any(entry.route_id == route.id and entry.completed for entry in session.route_history):
-            session.data = {name: value for name, value in session.data.items() if name not in route.fields}
+        completed = any(entry.route_id == route.id and entry.completed for entry in session.route_history)
         session.enter_route(RouteRef(id=route.id, title=route.title))
+        if completed:
+            changes.empty_data(self._scene, route.fields)
         start = {name: route.initial_data[name] for name in missing(list(route.initial_data), session.data)}
         changes.set_data(self._scene, self._definition.schema.check(start) if start else {})
 
@@ -197,7 +202,7 @@ class Turn:
         def read(data: Mapping[str, Any]) -> bool:
             nonlocal reading
             # What tools did belongs to this route: it is not left any more.
-            reading = self._read(data, route, said, switch=first and not self._asking.rounds)
+            reading = self._read(data, route, said, switch=self._may_switch and not self._asking.rounds)
             return reading.serves
 
         steps = [step for step in (answered, expected and expected.step.id) if step]
@@ -209,6 +214,8 @@ class Turn:
             read({})
         assert reading is not None, "every answer is read"
         if reading.switch is not None:
+            self._may_switch = False
+            self._finalize(route, None)
             self._enter(reading.switch)
             return (yield from self._converse(reading.switch, first=False))
         due = reading.due
@@ -238,7 +245,9 @@ class Turn:
         if route is not None and stay is not None and isinstance(decisions, Mapping):
             decided = {key: decisions[key] for key in route.worded if isinstance(decisions.get(key), bool)}
             stay.decisions = {**stay.decisions, **decided}
+        before = session.data
         changes.set_data(self._scene, values)
+        self._filled.update(missing(list(session.data), before))
         other = self._definition.route(data.get("switch_route")) if switch and route else None
         if other is not None and other is not route and self._may_enter(other):
             return _Reading(refused, Path([], None), other, serves=False)
@@ -270,7 +279,7 @@ class Turn:
             changes.run(self._scene, due.step.prepare)
 
     def _done(self, route: Route | None) -> set[str]:
-        """The steps of the route that have all their fields, or were said if they have none."""
+        """The steps of the route that were done before this message: all fields filled, or said if none."""
         if route is None:
             return set()
         data, current = self._session.data, self._session.current_step
@@ -279,6 +288,7 @@ class Turn:
             step.id
             for index, step in enumerate(route.steps)
             if (not missing(step.collect, data) if step.collect else index <= said)
+            and self._filled.isdisjoint(step.collect)
         }
 
     def _finalize(self, route: Route | None, said: Step | None) -> None:

@@ -271,6 +271,30 @@ class TestPrepareAndFinalize:
 
         assert seen == [[], ["7", "noted"], ["7", "noted"]]
 
+    def test_a_message_that_changes_the_route_has_done_steps_of_both(self) -> None:
+        calls: list[str] = []
+
+        def note(turn: TurnContext) -> None:
+            current = turn.session.current_route
+            calls.append(current.id if current else "")
+
+        order = Step("Which order?", collect=["order"], finalize=note)
+        fault = Step("What is broken?", collect=["fault"], finalize=note)
+        bot = agent(
+            [
+                {"route": "case"},
+                {"message": "Which order?"},
+                {"order": "7", "fault": "lid", "switch_route": "repair", "message": "Else?"},
+                {"fault": "lid", "next_step": "comment", "message": "Else?"},
+            ],
+            order, COMMENT, routes=[Route("Repair", steps=[fault, COMMENT])],
+        )  # fmt: skip
+        bot.respond("an order")
+
+        response = bot.respond("it is 7, and its lid is broken")
+
+        assert (response.route, calls) == ("repair", ["case", "repair"])
+
     def test_what_they_change_is_committed_with_the_turn_or_not_at_all(self) -> None:
         store = MemoryAdapter()
         step = Step("?", collect=["order"], finalize=lambda turn: turn.set_data({"comment": "done"}))

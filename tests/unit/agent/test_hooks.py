@@ -149,6 +149,30 @@ class TestData:
         assert response.data == {"name": "ann", "city": "Oslo"}
         assert response.is_route_complete
 
+    def test_a_route_that_begins_anew_tells_of_the_fields_that_it_empties(self) -> None:
+        told: list[tuple[Any, Any]] = []
+        bot = Agent(
+            "Desk",
+            provider=ScriptedProvider(
+                [
+                    {"route": "profile"},
+                    {"name": "Ann", "next_step": "done", "message": "Hello."},
+                    {"route": "profile"},
+                    {"message": "Name?"},
+                ]
+            ),
+            schema=Profile,
+            routes=[Route("Profile", steps=STEPS[:1], reentrant=True)],
+            hooks=Hooks(on_data_update=lambda new, old: told.append((new, old))),
+        )
+        bot.respond("Ann")
+        bot.respond("somebody else")
+
+        assert told == [({"name": "Ann"}, {}), ({}, {"name": "Ann"})]
+        session = bot.session.current
+        assert session is not None
+        assert session.data_by_route == {"profile": {}}
+
     @pytest.mark.parametrize(
         ("returned", "says"),
         [

@@ -239,6 +239,20 @@ class TestEnd:
         assert bot.respond("go on").step == "count", "and what was not said is said again"
         assert bot.respond("Oslo", turn_id="t").message == said, "the turn has ended all the same"
 
+    def test_a_step_that_was_done_by_a_message_is_finalized_though_its_reply_was_stopped(self) -> None:
+        done: list[str] = []
+        steps = [Step("?", collect=["city"], finalize=lambda turn: done.append(turn.data["city"])), STEPS[1]]
+        bot = agent(
+            [whole(city="Oslo", next_step="count", message="How many people?")],
+            routes=[Route("Trip", steps=steps)],
+        )
+        with bot.stream("Oslo") as stream:
+            next(stream)
+            stream.stop()
+            list(stream)
+
+        assert done == ["Oslo"]
+
     def test_a_stop_before_the_first_word(self) -> None:
         bot = agent([whole(message="Where to?")])
         stream = bot.stream("hi", stopped=lambda: True)

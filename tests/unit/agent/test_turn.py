@@ -420,6 +420,22 @@ def test_a_turn_with_a_choice_asks_the_model_three_times_at_most() -> None:
     assert bot.respond("to Oslo").usage.calls == 3
 
 
+def test_a_route_that_was_just_chosen_is_not_changed_in_the_same_turn() -> None:
+    bot = agent(
+        [
+            {"route": "trip"},
+            {"city": "Oslo", "switch_route": "hours", "next_step": "city", "message": "Where to?"},
+            {"message": "When?"},
+        ],
+        trip(),
+        Route("Hours", steps=[Step("Open.")]),
+    )
+
+    response = bot.respond("to Oslo")
+
+    assert (response.route, response.step, response.usage.calls) == ("trip", "day", 3)
+
+
 @pytest.mark.parametrize("routes", [[], [Route("New", steps=[DAY])]])
 def test_a_route_that_a_newer_agent_no_longer_has_is_left(routes: list[Route]) -> None:
     store = MemoryAdapter()
