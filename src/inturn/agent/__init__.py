@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from inturn.agent.hooks import Hooks
     from inturn.agent.loading import load_agent
     from inturn.agent.offline import OfflineProvider
-    from inturn.agent.openai import OpenAIProvider
+    from inturn.agent.openai import OpenAIProvider, Price
     from inturn.agent.provider import ModelReply, ModelRequest, Provider, ToolCall, ToolRound, ToolSpec
     from inturn.agent.route import Route
     from inturn.agent.scripted import ScriptedProvider
@@ -31,6 +31,7 @@ _HOMES = {
     "ModelRequest": "inturn.agent.provider",
     "OfflineProvider": "inturn.agent.offline",
     "OpenAIProvider": "inturn.agent.openai",
+    "Price": "inturn.agent.openai",
     "Provider": "inturn.agent.provider",
     "Route": "inturn.agent.route",
     "ScriptedProvider": "inturn.agent.scripted",
@@ -54,6 +55,7 @@ __all__ = [
     "ModelRequest",
     "OfflineProvider",
     "OpenAIProvider",
+    "Price",
     "Provider",
     "Route",
     "ScriptedProvider",

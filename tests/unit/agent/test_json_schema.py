@@ -1,4 +1,4 @@
-"""strict_schema: every property required, no others; what strict mode cannot take is asked for plainly."""
+"""Strict schemas: every property required, no others; what strict mode cannot take is asked for plainly."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, Literal
 import pytest
 from pydantic import BaseModel, Field
 
-from inturn.agent.json_schema import strict_schema
+from inturn.agent.json_schema import strict_parameters, strict_schema
 
 
 class Colour(enum.Enum):
@@ -64,3 +64,66 @@ def test_what_strict_mode_cannot_take_is_asked_for_plainly(model: type[BaseModel
 
     assert not strict
     assert schema == model.model_json_schema()
+
+
+class Whom(BaseModel):
+    name: str
+    city: str | None = None
+
+
+class Many(BaseModel):
+    whom: list[Whom]
+
+
+class Limited(BaseModel):
+    limit: int = 20
+
+
+class Switched(BaseModel):
+    limit: int | None = 20
+
+
+class Sloppy(BaseModel):
+    limit: int = None  # type: ignore[assignment]
+
+
+class Nested(BaseModel):
+    limits: list[Limited]
+
+
+@pytest.mark.parametrize("model", [Whom, Many])
+def test_arguments_for_which_null_stands_are_asked_for_strictly(model: type[BaseModel]) -> None:
+    schema, strict = strict_parameters(model.model_json_schema())
+
+    assert strict
+    for part in [schema, *schema.get("$defs", {}).values()]:
+        assert part["required"] == list(part["properties"])
+        assert part["additionalProperties"] is False
+
+
+@pytest.mark.parametrize("model", [Limited, Switched, Sloppy, Nested])
+def test_a_model_need_not_invent_an_argument_that_may_be_left_out(model: type[BaseModel]) -> None:
+    plain = model.model_json_schema()
+
+    assert strict_parameters(plain) == (plain, False)
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"type": "object", "properties": {"name": {"type": "string"}}},  # may be left out
+        {"type": "object", "properties": {"it": {"type": ["object", "null"]}}, "required": ["it"]},
+        {"type": "object"},
+        {"type": "object", "properties": {}, "additionalProperties": True},
+        {"properties": {}},
+    ],
+)
+def test_schemas_written_by_hand_are_left_as_they_are_if_need_be(schema: dict[str, Any]) -> None:
+    assert strict_parameters(schema) == (schema, False)
+
+
+def test_a_tool_without_arguments_is_offered_strictly() -> None:
+    schema, strict = strict_parameters({"type": "object", "properties": {}})
+
+    assert strict
+    assert schema == {"type": "object", "properties": {}, "required": [], "additionalProperties": False}
