@@ -1,87 +1,139 @@
-"""Turns over HTTP: enqueue one, and ask what became of it."""
+"""Turns over HTTP: enqueue one, ask what became of it, stop it."""
 
 from __future__ import annotations
 
 import re
-from typing import Annotated
+from typing import Annotated, Literal
+from urllib.parse import quote
 
-from fastapi import APIRouter, Header, Request, Response, status
-from pydantic import BaseModel, ConfigDict
+from fastapi import APIRouter, Header, Response, status
+from fastapi.concurrency import run_in_threadpool
+from pydantic import BaseModel, ConfigDict, Field, StrictBool
 
-from inturn.client import Client, TurnHandle
-from inturn.contract import Response as Reply
-from inturn.errors import TurnCancelledError, TurnError, TurnTimeoutError
+from inturn.client import TurnHandle
+from inturn.contract import OverlapPolicy
 from inturn.ids import session_of_turn
+from inturn.turns import Place, Sight
+from inturn.turns.sight import END
 
-router = APIRouter()
+from .auth import Asks, Caller
+from .descriptions import READ, WRITE
+from .runtime import Runtime, Web
+from .views import SessionId, Turn, TurnId, view_turn
+from .watch import Watch
+
+router = APIRouter(tags=["turns"])
 
 LONGEST_WAIT = 30.0
 """Seconds a request with `Prefer: wait=n` may wait; a longer wish is cut to this."""
 
 
 class NewTurn(BaseModel):
-    """A user's message."""
+    """A user's message.
+
+    `user_id` is for API keys: a session belongs to the user of its first turn. `images` are `https:` or
+    `data:image/` URLs. With `stream` the reply can be read while it is written. `overlap` and `quiet` say
+    what happens if the session is busy, instead of the settings.
+    """
 
     model_config = ConfigDict(extra="forbid")
 
-    message: str
+    message: str = Field(examples=["A table for two, please."])
     user_id: str | None = None
+    images: list[str] = Field(default_factory=list)
+    stream: StrictBool = False
+    overlap: OverlapPolicy | None = None
+    quiet: float | None = Field(None, description="Seconds to wait for another message, with `merge`.")
 
 
-class Turn(BaseModel):
-    """Where a turn stands; `reply` is there once `status` is `done`, `error` once it is `failed`.
+class Stopped(BaseModel):
+    """What the stop of a turn came to.
 
-    `ahead` counts the turns that were to run first when this one was accepted.
+    `dropped`: it waited, and never runs. `signalled`: it runs, and ends with what it has said until then.
+    `unknown`: it has ended, or never was.
     """
 
-    session_id: str
     turn_id: str
-    status: str
-    ahead: int | None = None
-    reply: Reply | None = None
-    error: str | None = None
+    outcome: Literal["dropped", "signalled", "unknown"]
 
 
-@router.post("/sessions/{session_id}/turns", status_code=status.HTTP_202_ACCEPTED)
-def enqueue(
-    session_id: str,
+@router.post(
+    "/sessions/{session_id}/turns",
+    status_code=status.HTTP_202_ACCEPTED,
+    responses={200: {"model": Turn, "description": "The turn has ended"}, **WRITE},
+)
+async def enqueue(
+    session_id: SessionId,
     turn: NewTurn,
-    request: Request,
+    web: Web,
+    caller: Asks,
     response: Response,
-    idempotency_key: Annotated[str | None, Header()] = None,
-    prefer: Annotated[str | None, Header()] = None,
+    idempotency_key: Annotated[
+        str | None,
+        Header(min_length=1, description="The sender's ID of this message: makes it safe to repeat."),
+    ] = None,
+    prefer: Annotated[
+        str | None, Header(description="`wait=10` waits so many seconds for the reply.")
+    ] = None,
 ) -> Turn:
     """Accept a message: 202 once it is safely in its session's mailbox.
 
-    The same `Idempotency-Key` again adds nothing. `Prefer: wait=10` waits up to that many seconds and
-    answers 200 with the reply if it came in time.
+    The same `Idempotency-Key` again adds nothing. `Prefer: wait=10` waits up to that many seconds, 30 at
+    most, and answers 200 with the reply if it came in time; a server with too many that wait answers 202 at
+    once.
     """
-    client: Client = request.app.state.client
-    handle = client.respond(
-        session_id, turn.message, turn_id=idempotency_key, user_id=turn.user_id, channel="web"
-    )
-    wish = re.search(r"\bwait=(\d+)", prefer or "")
-    view = _view(handle, min(float(wish[1]), LONGEST_WAIT) if wish else 0.0)
-    view.ahead = handle.ahead
-    if view.reply is not None or view.error is not None:
+    handle, sight = await run_in_threadpool(_accept, web, caller, session_id, turn, idempotency_key)
+    wait = _wish(prefer)
+    if wait and web.watcher.has_room(caller.user_id):
+        response.headers["Preference-Applied"] = f"wait={wait:g}"
+        if sight.result is None:
+            with web.watcher.watching(Watch(session_id, handle.turn_id), caller.user_id) as watch:
+                sight = sight._replace(result=await watch.end(wait))
+    response.headers["Location"] = f"/turns/{quote(handle.turn_id, safe='')}"
+    if sight.result is not None:
         response.status_code = status.HTTP_200_OK
+    view = view_turn(session_id, handle.turn_id, sight)
+    view.ahead = handle.ahead
     return view
 
 
-@router.get("/turns/{turn_id:path}")
-def look(turn_id: str, request: Request) -> Turn:
+@router.get("/turns/{turn_id}", responses=READ)
+def look(turn_id: TurnId, web: Web, caller: Asks) -> Turn:
     """Tell where a turn stands, with its reply if it is done."""
-    client: Client = request.app.state.client
-    return _view(client.handle(session_of_turn(turn_id), turn_id), 0.0)
+    session_id = session_of_turn(turn_id)
+    web.access.check(caller, session_id, "turn")
+    (sight,) = web.client.look([Place(session_id, turn_id, after=END)])
+    return view_turn(session_id, turn_id, sight)
 
 
-def _view(handle: TurnHandle, wait: float) -> Turn:
-    view = Turn(session_id=handle.session_id, turn_id=handle.turn_id, status="done")
-    try:
-        view.reply = handle.get(timeout=wait)
-    except TurnTimeoutError:
-        view.status = handle.status()
-    except TurnError as error:
-        view.status = "cancelled" if isinstance(error, TurnCancelledError) else "failed"
-        view.error = str(error)
-    return view
+@router.delete("/turns/{turn_id}", status_code=status.HTTP_202_ACCEPTED, responses=READ)
+def stop(turn_id: TurnId, web: Web, caller: Asks) -> Stopped:
+    """Drop a turn that waits, or stop one that runs: it ends with its next piece of text. May be repeated."""
+    session_id = session_of_turn(turn_id)
+    web.access.check(caller, session_id, "turn")
+    return Stopped(turn_id=turn_id, outcome=web.client.cancel(session_id, turn_id))
+
+
+def _accept(
+    web: Runtime, caller: Caller, session_id: str, turn: NewTurn, key: str | None
+) -> tuple[TurnHandle, Sight]:
+    user_id = web.access.enter(caller, session_id, turn.user_id)
+    handle = web.client.respond(
+        session_id,
+        turn.message,
+        turn_id=key,
+        user_id=user_id,
+        channel="web",
+        images=turn.images,
+        stream=turn.stream,
+        overlap=turn.overlap,
+        quiet=turn.quiet,
+    )
+    web.metrics.accepted.labels("new" if handle.accepted else "known").inc()
+    (sight,) = web.client.look([Place(session_id, handle.turn_id, after=END)])
+    return handle, sight
+
+
+def _wish(prefer: str | None) -> float:
+    found = re.search(r"\bwait=(\d{1,9})", prefer or "")
+    return min(float(found[1]), LONGEST_WAIT) if found else 0.0

@@ -6,7 +6,15 @@ from typing import Any
 
 from kombu import Queue
 
-from inturn.contract import CLEANUP_SESSIONS, MAINTENANCE_QUEUE, PRIORITY_NORMAL, TURNS_QUEUE, WAKE_SESSIONS
+from inturn.contract import (
+    CLEANUP_SESSIONS,
+    DELIVER,
+    DELIVERY_QUEUE,
+    MAINTENANCE_QUEUE,
+    PRIORITY_NORMAL,
+    TURNS_QUEUE,
+    WAKE_SESSIONS,
+)
 from inturn.settings import Settings
 
 from .schedule import beat_schedule
@@ -22,9 +30,12 @@ def celery_config(settings: Settings) -> dict[str, Any]:
         "broker_url": settings.broker,
         "result_backend": settings.results,
         "task_default_queue": "celery",
-        # "celery" is where a program without this library sends a bare `send_task("respond", ...)`.
-        "task_queues": [Queue(TURNS_QUEUE), Queue(MAINTENANCE_QUEUE), Queue("celery")],
+        # "celery" is where a program without this library sends a bare `send_task("respond", ...)`. A worker
+        # without `-Q` does everything. The Procfile gives deliveries a process of their own, so that a
+        # platform that answers slowly takes no turn's place.
+        "task_queues": [Queue(TURNS_QUEUE), Queue(MAINTENANCE_QUEUE), Queue("celery"), Queue(DELIVERY_QUEUE)],
         "task_routes": {
+            DELIVER: {"queue": DELIVERY_QUEUE},
             CLEANUP_SESSIONS: {"queue": MAINTENANCE_QUEUE},
             WAKE_SESSIONS: {"queue": MAINTENANCE_QUEUE},
         },

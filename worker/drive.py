@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import random
 import time
-import traceback
+from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 
 import structlog
@@ -29,8 +30,12 @@ from inturn.errors import (
 )
 from inturn.turns import Head, Lease, OpenReply
 from inturn.turns.lease import create_token
+from inturn.turns.overlap import ENQUEUE, Overlap
 from inturn.turns.publishing import publish_turn
 
+from .asked import Asked
+from .facts import facts
+from .posting import OutboxFullError, delivery_of, post
 from .runtime import Runtime, stopping
 from .streaming import LeaseLostError, respond
 
@@ -43,10 +48,11 @@ BLAMELESS = (
     SessionMigrationError,
     SessionTooNewError,
     LeaseLostError,
+    OutboxFullError,
 )
-"""That the database or Redis is away, that this release cannot read the turn or its session, or that somebody
-else has the lease now, says nothing about the turn: it uses up none of its attempts, and no turn is given up
-for it."""
+"""That the database or Redis is away, that this release cannot read the turn or its session, that somebody
+else has the lease now, or that replies before it cannot go out, says nothing about the turn: it uses up none
+of its attempts, and no turn is given up for it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,21 +69,25 @@ class Driven:
 
     outcome: str
     results: tuple[TurnResult, ...] = ()
+    waiting: int = 0
+    """The turns that wait, where the message's own was refused for them."""
 
     def succeeded(self, turn_id: str) -> bool:
         """Whether the turn ended well in this drive."""
         return any(result.turn_id == turn_id and result.error is None for result in self.results)
 
 
-def drive(runtime: Runtime, session_id: str, turn_id: str, payload: str = "") -> Driven:
+def drive(
+    runtime: Runtime, session_id: str, turn_id: str, payload: str = "", overlap: Overlap = ENQUEUE
+) -> Driven:
     """Take the session's lease and run its turns, in order, until none is left or others should have a turn.
 
     `turn_id` is the ID of the message that made us look; what runs first is the head of the mailbox. With
-    a `payload` the turn is appended first if it is unknown. Ends at once if somebody else holds the lease.
+    a `payload` the turn is offered first if it is unknown. Ends at once if somebody else holds the lease.
     """
-    begun = runtime.mailbox.begin(session_id, turn_id, create_token(), payload=payload)
+    begun = runtime.mailbox.begin(session_id, turn_id, create_token(), payload=payload, overlap=overlap)
     if begun.lease is None or begun.head is None:
-        return Driven(begun.outcome)
+        return Driven(begun.outcome, waiting=begun.waiting)
     with runtime.heartbeat.hold(begun.lease):
         return Driven("ok", tuple(_work(runtime, begun.lease, begun.head, turn_id)))
 
@@ -86,6 +96,7 @@ def _work(runtime: Runtime, lease: Lease, head: Head, own_id: str) -> list[TurnR
     settings = runtime.settings
     began = time.monotonic()
     results: list[TurnResult] = []
+    turns = 0
     next_head: Head | None = head
     while next_head is not None:
         head = next_head
@@ -97,9 +108,11 @@ def _work(runtime: Runtime, lease: Lease, head: Head, own_id: str) -> list[TurnR
             runtime.mailbox.release(lease, delay=ended.delay, counts=ended.counts)
             break
         # The result first: a turn leaves the mailbox only once whoever waits for it can have its answer.
-        runtime.results.store(ended, own=head.turn_id == own_id, runtime=now - started)
-        results.append(ended)
-        fair = len(results) < settings.drive_turns and now - began < settings.drive_seconds
+        for result in ended:
+            runtime.results.store(result, own=result.turn_id == own_id, runtime=now - started)
+        results += ended
+        turns += 1
+        fair = turns < settings.drive_turns and now - began < settings.drive_seconds
         leave = bool(stopping)
         finished = runtime.mailbox.finish(lease, head.turn_id, go_on=fair and not leave, hand_over=leave)
         # A process that is about to end sends no message: it may well be the one to receive it.
@@ -111,103 +124,145 @@ def _work(runtime: Runtime, lease: Lease, head: Head, own_id: str) -> list[TurnR
     return results
 
 
-def _take(runtime: Runtime, lease: Lease, head: Head) -> TurnResult | Later:
-    try:
-        payload = decode_payload(head.payload)
-    except InturnError as error:
-        if error.retryable:
-            return _later(runtime, head, error)
-        # Nobody can run it, and nothing of it is known: only its end can be told.
-        log.error("turn dropped: its payload is not valid")
-        fault = TurnFault(type=type(error).__name__, message=str(error), attempts=head.attempts)
-        return _failed_result("respond", lease.session_id, head.turn_id, fault)
-    with runtime.streams.open(lease, head.turn_id) as reply:
-        ended = _attempt(runtime, lease, head, payload, reply)
-        if isinstance(ended, TurnResult) and isinstance(payload, RespondPayload) and payload.stream:
-            # Before the result: who finds that one has all of the stream.
-            reply.end(ended.response.message)
-        return ended
+def _take(runtime: Runtime, lease: Lease, head: Head) -> list[TurnResult] | Later:
+    payloads: dict[str, Payload] = {}
+    dropped: list[TurnResult] = []
+    for turn_id, text in ((head.turn_id, head.payload), *head.merged):
+        try:
+            payloads[turn_id] = decode_payload(text)
+        except InturnError as error:
+            if error.retryable:
+                return _later(runtime, head, error)
+            # Nobody can run it, and nothing of it is known: only its end can be told.
+            log.error("turn dropped: its payload is not valid", dropped=turn_id)
+            fault = TurnFault(type=type(error).__name__, message=str(error), attempts=head.attempts)
+            dropped.append(_failed_result("respond", lease.session_id, turn_id, fault))
+    if not payloads:
+        return dropped
+    (first, payload), *others = payloads.items()
+    further = {turn_id: other for turn_id, other in others if isinstance(other, RespondPayload)}
+    asked = Asked(first, payload, further)
+    with ExitStack() as stack:
+        replies = {
+            turn_id: stack.enter_context(runtime.streams.open(lease, turn_id)) for turn_id in asked.streamed
+        }
+        ended = _attempt(runtime, lease, head, asked, list(replies.values()))
+        if isinstance(ended, Later):
+            return ended
+        for result in ended:
+            if result.turn_id in replies:
+                # Before the result: who finds that one has all of the stream.
+                replies[result.turn_id].end(result.response.message)
+    return ended + dropped
 
 
 def _attempt(
-    runtime: Runtime, lease: Lease, head: Head, payload: Payload, reply: OpenReply
-) -> TurnResult | Later:
+    runtime: Runtime, lease: Lease, head: Head, asked: Asked, replies: Sequence[OpenReply]
+) -> list[TurnResult] | Later:
     if head.attempts > runtime.settings.max_attempts:
         # It was handed out that often and never ended, not even by failing: it kills its process.
         fault = TurnFault(type="AttemptsExhausted", message="no attempt ended", attempts=head.attempts - 1)
-        return _give_up(runtime, head, payload, fault)
+        return _give_up(runtime, head, asked, fault)
     try:
         runtime.prepare_store()
-        return _run(runtime, lease, head, payload, reply)
+        return _run(runtime, lease, asked, replies)
     except TurnFailedError as error:
         # It was recorded as failed before, by an owner that died before it could say so; what it recorded
         # is found again.
         fault = TurnFault(type=type(error).__name__, message=str(error), attempts=head.attempts)
-        return _give_up(runtime, head, payload, fault)
+        return _give_up(runtime, head, asked, fault)
     except Exception as error:
         known = isinstance(error, InturnError)
         may_try = head.attempts < runtime.settings.max_attempts and getattr(error, "retryable", True)
         if may_try or isinstance(error, BLAMELESS):
-            log.warning("turn will be tried again", attempt=head.attempts, **_facts(error))
+            log.warning("turn will be tried again", attempt=head.attempts, **facts(error))
             return _later(runtime, head, error)
-        log.error("turn failed", attempt=head.attempts, **_facts(error))
+        log.error("turn failed", attempt=head.attempts, **facts(error))
         # A stranger's message may hold a user's words; its class is enough to find it in the log.
         message = str(error) if known else "an error of the agent's own code"
         fault = TurnFault(type=type(error).__name__, message=message, attempts=head.attempts)
-        return _give_up(runtime, head, payload, fault)
+        return _give_up(runtime, head, asked, fault)
 
 
-def _run(runtime: Runtime, lease: Lease, head: Head, payload: Payload, reply: OpenReply) -> TurnResult:
+def _run(runtime: Runtime, lease: Lease, asked: Asked, replies: Sequence[OpenReply]) -> list[TurnResult]:
+    payload = asked.payload
     if isinstance(payload, RespondPayload):
         agent = runtime.agent.bind(
             payload.session_id, persistence=runtime.persistence, user_id=payload.user_id
         )
-        response = respond(agent, payload, lease, head.turn_id, reply)
-        return TurnResult(
-            kind="respond", session_id=payload.session_id, turn_id=head.turn_id, response=response
+        response = respond(agent, payload, asked, lease, replies)
+        result = TurnResult(
+            kind="respond", session_id=payload.session_id, turn_id=asked.turn_id, response=response
         )
+        return _answered(runtime, asked, payload, result)
     record = runtime.persistence.save_turn(
         payload.session_id,
-        head.turn_id,
+        asked.turn_id,
         data=payload.data,
         status=payload.status,
         metadata=payload.metadata,
         messages=payload.messages,
         user_id=payload.user_id,
     )
-    return TurnResult.model_validate(record.result)
+    return [TurnResult.model_validate(record.result)]
 
 
-def _give_up(runtime: Runtime, head: Head, payload: Payload, fault: TurnFault) -> TurnResult | Later:
+def _answered(
+    runtime: Runtime, asked: Asked, payload: RespondPayload, result: TurnResult
+) -> list[TurnResult]:
+    """The results of the turn and of those that were merged into it; their replies are on their way out."""
+    results = [result]
+    if asked.further:
+        # A turn among them may have been committed before, with another reply: the store knows.
+        records = runtime.persistence.find_turns(payload.session_id, asked.turn_ids)
+        results = [
+            TurnResult.model_validate(records[turn_id].result)
+            if turn_id in records
+            else result.model_copy(update={"turn_id": turn_id})
+            for turn_id in asked.turn_ids
+        ]
+    for response in {each.response.turn_id: each.response for each in results}.values():
+        post(runtime, payload, response)
+    return results
+
+
+def _give_up(runtime: Runtime, head: Head, asked: Asked, fault: TurnFault) -> list[TurnResult] | Later:
+    payload = asked.payload
     try:
         if isinstance(payload, RespondPayload):
             agent = runtime.agent.bind(
                 payload.session_id, persistence=runtime.persistence, user_id=payload.user_id
             )
             response = agent.record_failure(
-                payload.message, fault, turn_id=head.turn_id, images=payload.images
+                payload.message,
+                fault,
+                turn_id=asked.turn_id,
+                images=payload.images,
+                delivery=delivery_of(payload),
+                further=asked.said,
             )
             # An owner before us may have committed the turn after all; then that is what counts.
             failed = response.finish_reason == "failed"
-            return TurnResult(
+            result = TurnResult(
                 kind="respond",
                 session_id=payload.session_id,
-                turn_id=head.turn_id,
+                turn_id=asked.turn_id,
                 state="failed" if failed else "done",
                 response=response,
                 error=fault if failed else None,
             )
+            return _answered(runtime, asked, payload, result)
         # An owner before us may have committed this one, too, and died before it could say so.
-        known = runtime.persistence.load(payload.session_id, turn_id=head.turn_id)
+        known = runtime.persistence.load(payload.session_id, turn_id=asked.turn_id)
         if known is not None and known.turn is not None:
-            return TurnResult.model_validate(known.turn.result)
+            return [TurnResult.model_validate(known.turn.result)]
     except InvalidInputError as error:
         # No later try could record it either, and the turns behind it must not wait for one.
-        log.error("failure cannot be recorded", **_facts(error))
+        log.error("failure cannot be recorded", **facts(error))
     except Exception as error:
-        log.warning("failure not recorded yet", **_facts(error))
+        log.warning("failure not recorded yet", **facts(error))
         return _later(runtime, head, error)
-    return _failed_result(payload.kind, payload.session_id, head.turn_id, fault)
+    return [_failed_result(payload.kind, payload.session_id, turn_id, fault) for turn_id in asked.turn_ids]
 
 
 def _later(runtime: Runtime, head: Head, error: Exception) -> Later:
@@ -217,16 +272,6 @@ def _later(runtime: Runtime, head: Head, error: Exception) -> Later:
     delay = settings.retry_seconds * (2 ** min(head.attempts - 1, 16) if counts else random.uniform(1, 5))
     delay = min(delay, settings.retry_max_seconds) * random.uniform(0.8, 1.2)
     return Later(max(delay, getattr(error, "retry_after", None) or 0.0), counts)
-
-
-def _facts(error: Exception) -> dict[str, str]:
-    """What may be logged of an error: ours in full, of a stranger's the class and the lines of code.
-
-    Its message may quote the user.
-    """
-    if isinstance(error, InturnError):
-        return {"error": f"{type(error).__name__}: {error}"}
-    return {"error": type(error).__name__, "stack": "".join(traceback.format_tb(error.__traceback__))}
 
 
 def _failed_result(kind: str, session_id: str, turn_id: str, fault: TurnFault) -> TurnResult:

@@ -8,6 +8,7 @@ import structlog
 from celery import signals
 
 from inturn.agent.loading import load_agent
+from inturn.channels import list_channels, load_channels
 from inturn.errors import InturnError
 from inturn.logs import configure_logging
 from inturn.persistence import open_adapter
@@ -29,6 +30,7 @@ def _check_settings(**_: Any) -> None:
     # A worker that cannot answer must not start: it would take turns and fail them one by one.
     try:
         load_agent(settings.agent)
+        load_channels(settings)
         open_adapter(settings.database_url.get_secret_value()).close()
     except InturnError as error:
         raise SystemExit(f"inturn: {error}") from None
@@ -54,7 +56,8 @@ def _start_in_main_process(sender: Any = None, **_: Any) -> None:
     # Threads and gevent work in this process; a prefork parent must hold nothing and renew nothing.
     if type(sender.pool).__module__ != "celery.concurrency.prefork":
         current_runtime().results.consumer = sender
-    log.info("worker ready", pool=type(sender.pool).__module__.rpartition(".")[2])
+    pool = type(sender.pool).__module__.rpartition(".")[2]
+    log.info("worker ready", pool=pool, channels=list_channels(load_channels(settings)))
 
 
 @signals.worker_shutting_down.connect

@@ -40,7 +40,7 @@ class RetentionReport(BaseModel):
 def clean_up(runtime: Runtime, *, dry_run: bool = False) -> RetentionReport:
     """Apply the policy of the settings once; run again, it goes on where it stopped.
 
-    A session with a waiting turn or a live lease stays, and so does one that changed since it was selected:
+    A session with a waiting turn or delivery stays, and so does one that changed since it was selected:
     deletion is bound to the version that was seen.
     """
     report = RetentionReport(dry_run=dry_run)
@@ -77,7 +77,8 @@ def _batches(
         page = runtime.adapter.find_sessions(
             SessionQuery(status=status, older_than=older_than, order="oldest", cursor=cursor, limit=BATCH)
         )
-        busy = runtime.mailbox.waiting(session.id for session in page.items)
+        ids = [session.id for session in page.items]
+        busy = runtime.mailbox.waiting(ids) | runtime.deliveries.mailbox.waiting(ids)
         report.skipped += len(busy)
         yield [session for session in page.items if session.id not in busy]
         cursor = page.cursor

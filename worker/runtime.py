@@ -1,4 +1,4 @@
-"""Runtime: what one worker process holds: connections, the agent, heartbeat, sweeper and stream writer."""
+"""Runtime: what one worker process holds: connections, agent, channels, and the threads beside the work."""
 
 from __future__ import annotations
 
@@ -10,12 +10,13 @@ import structlog
 from celery import Celery
 
 from inturn.agent.loading import load_agent
+from inturn.channels import load_channels
 from inturn.errors import StoreError, StoreUnavailableError
 from inturn.persistence import PersistenceManager, open_adapter
 from inturn.settings import Settings
-from inturn.turns import Heartbeat, Kicked, Mailbox, Streams, StreamWriter, Sweeper
+from inturn.turns import Deliveries, Heartbeat, Kicked, Mailbox, Streams, StreamWriter, Sweeper
 from inturn.turns.connection import connect
-from inturn.turns.publishing import publish_turn
+from inturn.turns.publishing import publish_delivery, publish_turn
 
 from .results import Results
 
@@ -49,9 +50,19 @@ class Runtime:
         self.mailbox = Mailbox(self.redis, settings)
         self.heartbeat = Heartbeat(self.mailbox, settings.renew_seconds)
         self.sweeper = Sweeper(self.mailbox, self.wake, settings.sweep_seconds, unless=lambda: stopping)
+        self.deliveries = Deliveries(self.redis, settings)
+        self.out_heartbeat = Heartbeat(self.deliveries.mailbox, settings.renew_seconds)
+        self.out_sweeper = Sweeper(
+            self.deliveries.mailbox,
+            self.wake_delivery,
+            settings.sweep_seconds,
+            unless=lambda: stopping,
+            name="deliveries",
+        )
         self.streams = StreamWriter(Streams(self.redis, settings))
         self.results = Results(app)
         self.agent = load_agent(settings.agent)
+        self.channels = load_channels(settings)
         self.adapter = open_adapter(
             settings.database_url.get_secret_value(), pool_size=settings.database_pool
         )
@@ -70,8 +81,10 @@ class Runtime:
         except StoreUnavailableError as error:
             log.warning("store not ready; turns wait for it", error=str(error))
         self.heartbeat.start()
+        self.out_heartbeat.start()
         self.streams.start()
         self.sweeper.start()
+        self.out_sweeper.start()
 
     def prepare_store(self) -> None:
         """Create what the store needs, if this process has not seen to it yet.
@@ -88,8 +101,10 @@ class Runtime:
 
     def close(self) -> None:
         """Stop the threads and give the connections back."""
+        self.out_sweeper.stop()
         self.sweeper.stop()
         self.streams.stop()
+        self.out_heartbeat.stop()
         self.heartbeat.stop()
         self.adapter.close()
         self.redis.close()
@@ -97,6 +112,10 @@ class Runtime:
     def wake(self, kicked: Kicked) -> None:
         """Publish the message of a session that a sweep has claimed."""
         publish_turn(self.app, kicked.session_id, kicked.turn_id, urgent=kicked.crashed)
+
+    def wake_delivery(self, kicked: Kicked) -> None:
+        """The same for its out mailbox."""
+        publish_delivery(self.app, kicked.session_id, urgent=kicked.crashed)
 
 
 _lock = threading.Lock()

@@ -11,12 +11,14 @@ from celery.exceptions import BackendStoreError, Ignore, Reject
 from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
 
-from inturn.contract import CLEANUP_SESSIONS, RESPOND, SAVE_SESSION, WAKE_SESSIONS, Payload
-from inturn.errors import InvalidInputError, MailboxError, MailboxFullError
+from inturn.contract import CLEANUP_SESSIONS, DELIVER, RESPOND, SAVE_SESSION, WAKE_SESSIONS
+from inturn.errors import InvalidInputError, MailboxError, MailboxFullError, SessionBusyError
 from inturn.ids import check_id
+from inturn.turns.overlap import ENQUEUE, Overlap, overlap_of
 from inturn.turns.payloads import encode_payload, respond_payload, save_session_payload
 
 from .celery import app
+from .delivery import deliver_all
 from .drive import drive
 from .retention import clean_up
 from .runtime import Runtime, current_runtime
@@ -39,9 +41,12 @@ def respond(
     message: str | None = None,
     user_id: str | None = None,
     channel: str | None = None,
+    address: Mapping[str, Any] | None = None,
     metadata: Mapping[str, Any] | None = None,
     images: Sequence[str] = (),
     stream: bool = False,
+    overlap: Any = None,
+    quiet: Any = None,
     **unknown: Any,
 ) -> None:
     """Run the waiting turns of a session.
@@ -49,23 +54,23 @@ def respond(
     A message of this library names the session only. A bare `send_task("respond", kwargs={"session_id":
     ..., "message": ...})` brings its turn along, and the task's ID becomes the turn's.
     """
-    _drive(
-        self,
-        session_id,
-        None
-        if message is None
-        else lambda runtime, session_id: respond_payload(
+
+    def make(runtime: Runtime, session_id: str) -> tuple[str, Overlap]:
+        payload = respond_payload(
             runtime.settings,
             session_id,
-            message,
+            message,  # type: ignore[arg-type]  # it is checked there
             user_id=user_id,
             channel=channel,
+            address=address,
             metadata=metadata,
             images=images,
             stream=stream,
-        ),
-        unknown,
-    )
+        )
+        text = encode_payload(runtime.settings, payload)
+        return text, overlap_of(runtime.settings, payload, text, policy=overlap, quiet=quiet)
+
+    _drive(self, session_id, None if message is None else make, unknown)
 
 
 @app.task(name=SAVE_SESSION, **_OF_A_TURN)
@@ -80,10 +85,9 @@ def save_session(
     **unknown: Any,
 ) -> None:
     """Change a session from outside, in order with its turns."""
-    _drive(
-        self,
-        session_id,
-        lambda runtime, session_id: save_session_payload(
+
+    def make(runtime: Runtime, session_id: str) -> tuple[str, Overlap]:
+        payload = save_session_payload(
             runtime.settings,
             session_id,
             data=data,
@@ -91,9 +95,24 @@ def save_session(
             metadata=metadata,
             messages=messages,
             user_id=user_id,
-        ),
-        unknown,
-    )
+        )
+        return encode_payload(runtime.settings, payload), ENQUEUE
+
+    _drive(self, session_id, make, unknown)
+
+
+@app.task(name=DELIVER, ignore_result=True, resultrepr_maxsize=0)
+def deliver(session_id: str) -> None:
+    """Send the replies of a session that wait to go out on their channels, in order."""
+    try:
+        deliver_all(current_runtime(), check_id(session_id))
+    except InvalidInputError as error:
+        log.warning("delivery refused", error=str(error))
+        raise Ignore from None
+    except (MailboxError, OperationalError, RedisError):
+        # The lease lapses, and a sweeper finds what is left.
+        log.warning("delivery ended: Redis is away", session_id=session_id, exc_info=True)
+        raise Ignore from None
 
 
 @app.task(name=CLEANUP_SESSIONS)
@@ -104,14 +123,15 @@ def cleanup_sessions(dry_run: bool = False) -> dict[str, Any]:
 
 @app.task(name=WAKE_SESSIONS)
 def wake_sessions() -> int:
-    """Sweep once; returns how many sessions were woken."""
-    return current_runtime().sweeper.sweep()
+    """Sweep once; returns how many sessions were woken, for their turns or for their deliveries."""
+    runtime = current_runtime()
+    return runtime.sweeper.sweep() + runtime.out_sweeper.sweep()
 
 
 def _drive(
     task: Task[Any, Any],
     session_id: str | None,
-    make: Callable[[Runtime, str], Payload] | None,
+    make: Callable[[Runtime, str], tuple[str, Overlap]] | None,
     unknown: Mapping[str, Any],
 ) -> None:
     turn_id = str(task.request.id)
@@ -121,13 +141,13 @@ def _drive(
         if unknown:
             # Celery would only log it, and the sender would wait for a result for ever.
             raise InvalidInputError(f"{task.name} takes no {', '.join(unknown)}")
-        payload = "" if make is None else encode_payload(runtime.settings, make(runtime, session_id))
+        payload, overlap = ("", ENQUEUE) if make is None else make(runtime, session_id)
     except InvalidInputError as error:
         runtime.results.refuse(turn_id, error)
         log.warning("turn refused", turn_id=turn_id, error=str(error))
         raise Ignore from None
     try:
-        driven = drive(runtime, session_id, turn_id, payload)
+        driven = drive(runtime, session_id, turn_id, payload, overlap)
     except (MailboxError, BackendStoreError, OperationalError, RedisError):
         # The lease lapses and the turns are found by a sweeper. But a turn that came with its message is
         # perhaps nowhere else yet: the message must come again.
@@ -136,7 +156,10 @@ def _drive(
             raise Ignore from None
         raise Reject("Redis is away", requeue=True) from None
     if driven.outcome == "full":
-        runtime.results.refuse(turn_id, MailboxFullError(session_id, runtime.settings.max_waiting))
+        runtime.results.refuse(turn_id, MailboxFullError(session_id, driven.waiting))
+        raise Ignore
+    if driven.outcome == "rejected":
+        runtime.results.refuse(turn_id, SessionBusyError(session_id, driven.waiting))
         raise Ignore
     if not driven.succeeded(turn_id):
         # Celery would tell Flower that the task has succeeded, while the turn waits, or has failed.

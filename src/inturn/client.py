@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 from inturn.contract import (
     CLEANUP_SESSIONS,
     MAINTENANCE_QUEUE,
-    Payload,
+    DeliveryView,
+    OverlapPolicy,
     Piece,
     Response,
     TurnFault,
@@ -20,6 +21,7 @@ from inturn.contract import (
 from inturn.errors import (
     MailboxFullError,
     MailboxUnavailableError,
+    SessionBusyError,
     TurnCancelledError,
     TurnFailedError,
     TurnTimeoutError,
@@ -28,10 +30,13 @@ from inturn.ids import create_turn_id, session_of_turn
 from inturn.session.state import HistoryItem, Status
 from inturn.settings import Settings, load_settings
 from inturn.turns.connection import connect, redis_errors
+from inturn.turns.deliveries import Deliveries
 from inturn.turns.follower import Follower
 from inturn.turns.mailbox import Mailbox
+from inturn.turns.overlap import ENQUEUE, Overlap, overlap_of
 from inturn.turns.payloads import encode_payload, respond_payload, save_session_payload
-from inturn.turns.publishing import publish_turn
+from inturn.turns.publishing import publish_delivery, publish_turn
+from inturn.turns.sight import Place, Sight
 from inturn.turns.streams import Streams
 
 if TYPE_CHECKING:
@@ -106,6 +111,7 @@ class Client:
         self._redis = connect(self.settings, timeout=2.0, retries=1)
         self._mailbox = Mailbox(self._redis, self.settings)
         self._streams = Streams(self._redis, self.settings)
+        self._deliveries = Deliveries(self._redis, self.settings)
 
     def respond(
         self,
@@ -115,18 +121,26 @@ class Client:
         turn_id: str | None = None,
         user_id: str | None = None,
         channel: str | None = None,
+        address: Mapping[str, Any] | None = None,
         metadata: Mapping[str, Any] | None = None,
         images: Sequence[str] = (),
         stream: bool = False,
+        overlap: OverlapPolicy | None = None,
+        quiet: float | None = None,
     ) -> TurnHandle:
         """Enqueue a user's message; returns once the turn is safely in its mailbox.
 
         `turn_id` is the idempotency key (a Slack `event_id`, a Twilio `MessageSid`); without one every call
         is a new turn. `images` are the `https:` or `data:image/` URLs of what the user shows. With `stream`
-        the reply can be read while it is written: see `TurnHandle.stream`.
+        the reply can be read while it is written: see `TurnHandle.stream`. With an `address`, a JSON object
+        that `channel` reads, the reply is also sent there by a worker that has this channel.
 
-        Raises `InvalidInputError`, `MailboxFullError` or `MailboxUnavailableError`; in all three cases
-        nothing was accepted that a repeated call would double.
+        `overlap` is what happens if the session is busy: `enqueue` it behind the turns that wait; `merge` it
+        with those before it of the same user and place into one turn, and wait `quiet` seconds for another;
+        `interrupt` the turn that runs; or `reject` it. Without them the settings decide, by channel.
+
+        Raises `InvalidInputError`, `MailboxFullError`, `SessionBusyError` (with `reject`) or
+        `MailboxUnavailableError`; in all of them nothing was accepted that a repeated call would double.
         """
         payload = respond_payload(
             self.settings,
@@ -134,11 +148,14 @@ class Client:
             message,
             user_id=user_id,
             channel=channel,
+            address=address,
             metadata=metadata,
             images=images,
             stream=stream,
         )
-        return self._offer(session_id, create_turn_id(session_id, turn_id), payload)
+        text = encode_payload(self.settings, payload)
+        plan = overlap_of(self.settings, payload, text, policy=overlap, quiet=quiet)
+        return self._offer(session_id, create_turn_id(session_id, turn_id), text, plan)
 
     def save_session(
         self,
@@ -165,7 +182,8 @@ class Client:
             messages=messages,
             user_id=user_id,
         )
-        return self._offer(session_id, create_turn_id(session_id, turn_id), payload)
+        text = encode_payload(self.settings, payload)
+        return self._offer(session_id, create_turn_id(session_id, turn_id), text)
 
     def ping(self) -> None:
         """Return if Redis answers, else raise `MailboxUnavailableError`."""
@@ -182,6 +200,31 @@ class Client:
             return self._app.send_task(
                 CLEANUP_SESSIONS, kwargs={"dry_run": dry_run}, queue=MAINTENANCE_QUEUE, add_to_parent=False
             )
+
+    def deliveries(self, session_id: str | None = None) -> list[DeliveryView]:
+        """List the replies that wait to go out, then those that ended `unknown`, `failed` or `doubtful`.
+
+        Of the latter the last 1,000 of 30 days. What a delivery has come to is in its session's `outbox`.
+        """
+        return list(self._deliveries.overview(session_id))
+
+    def retry_delivery(self, session_id: str, turn_id: str) -> bool:
+        """Ask for a delivery that ended as `unknown` or `failed` to be made again, behind those that wait.
+
+        It goes on with the part that it ended with. Returns whether `deliveries()` has it. One that it has
+        not is asked for all the same, and the worker sees whether the session has it; what has arrived is
+        not sent again. Raises as `respond` does.
+        """
+        ended = {view.turn_id for view in self._deliveries.outcomes.read() if view.session_id == session_id}
+        if turn_id not in ended:
+            turn_id = create_turn_id(session_id, turn_id)
+        offered = self._deliveries.offer_again(session_id, turn_id)
+        if offered.outcome == "full":
+            raise MailboxFullError(session_id, offered.ahead)
+        if offered.publish:
+            with _broker_errors(turn_id):
+                publish_delivery(self._app, session_id)
+        return turn_id in ended
 
     def handle(self, session_id: str, turn_id: str) -> TurnHandle:
         """Make a handle of a turn that was enqueued before, perhaps by another process."""
@@ -238,6 +281,18 @@ class Client:
         handle = turn if isinstance(turn, TurnHandle) else self.handle(session_of_turn(turn), turn)
         return self._follow(handle, Follower(after), timeout)
 
+    def look(self, places: Sequence[Place]) -> list[Sight]:
+        """See what there is of many turns now; three round trips, whatever their number, and no waiting."""
+        turns = [(place.session_id, place.turn_id) for place in places]
+        # In this order: a result is stored after the last piece was written, and before the turn leaves.
+        results = self._results([place.turn_id for place in places])
+        entries = self._streams.read_all(places)
+        views = self._mailbox.look_all(turns)
+        return [
+            Sight(results.get(place.turn_id), some, view)
+            for place, some, view in zip(places, entries, views, strict=True)
+        ]
+
     def collect(
         self, handles: Iterable[TurnHandle], *, timeout: float | None = 60.0
     ) -> Iterator[tuple[TurnHandle, TurnResult]]:
@@ -292,15 +347,16 @@ class Client:
             )
         _check(result)
 
-    def _offer(self, session_id: str, turn_id: str, payload: Payload) -> TurnHandle:
-        text = encode_payload(self.settings, payload)
+    def _offer(self, session_id: str, turn_id: str, payload: str, overlap: Overlap = ENQUEUE) -> TurnHandle:
         try:
-            offered = self._mailbox.offer(session_id, turn_id, text)
+            offered = self._mailbox.offer(session_id, turn_id, payload, overlap)
         except MailboxUnavailableError as error:
             error.turn_id = turn_id
             raise
         if offered.outcome == "full":
             raise MailboxFullError(session_id, offered.ahead)
+        if offered.outcome == "rejected":
+            raise SessionBusyError(session_id, offered.ahead)
         if offered.publish:
             self._publish(session_id, turn_id)
         return TurnHandle(self, session_id, turn_id, accepted=offered.outcome == "new", ahead=offered.ahead)

@@ -20,9 +20,11 @@ RESPOND: Final = "respond"
 SAVE_SESSION: Final = "save_session"
 CLEANUP_SESSIONS: Final = "cleanup_sessions"
 WAKE_SESSIONS: Final = "wake_sessions"
+DELIVER: Final = "deliver"
 
 TURNS_QUEUE: Final = "turns"
 MAINTENANCE_QUEUE: Final = "maintenance"
+DELIVERY_QUEUE: Final = "delivery"
 
 PRIORITY_NORMAL: Final = 6
 """Kombu on Redis serves 0 first; ordinary turns leave room above them."""
@@ -30,6 +32,13 @@ PRIORITY_RECOVERY: Final = 0
 """For the sessions of a worker that died: they have waited long enough."""
 
 PAYLOAD_VERSION: Final = 1
+
+OverlapPolicy = Literal["enqueue", "merge", "interrupt", "reject"]
+"""What happens to a message that comes while its session is busy.
+
+It waits for its turn; becomes one turn with those that wait before it; stops the turn that runs; or is
+refused.
+"""
 
 
 class UnknownPayloadError(InturnError):
@@ -50,8 +59,9 @@ class _Payload(BaseModel):
 class RespondPayload(_Payload):
     """One user message that wants a reply; with `stream` its text can be read while it is written.
 
-    A worker that does not know `stream` gives the same reply as a whole, so it needs no format of its own.
-    Neither does `images`: there was no release before they came.
+    With an `address` the reply is delivered on `channel` as well. A worker that does not know `stream` gives
+    the same reply as a whole, so it needs no format of its own. Neither do `images` and `address`: there was
+    no release before they came.
     """
 
     kind: Literal["respond"] = "respond"
@@ -59,6 +69,7 @@ class RespondPayload(_Payload):
     images: list[str] = Field(default_factory=list)
     stream: bool = False
     channel: str | None = None
+    address: dict[str, Any] = Field(default_factory=dict)
     metadata: dict[str, Any] = Field(default_factory=dict)
 
 
@@ -89,6 +100,52 @@ def decode_payload(text: str | bytes) -> RespondPayload | SaveSessionPayload:
             f"a turn's payload has format {payload.v}, this release reads up to {PAYLOAD_VERSION}"
         )
     return payload
+
+
+class DeliveryNote(BaseModel):
+    """What lies in a conversation's out mailbox: which turn's reply is to go out, and nothing that was said.
+
+    The reply and how far it has come are in the store. With `again` somebody asks for a delivery that ended
+    as unknown or failed. A reader ignores what it does not know, as it does in a turn's payload.
+    """
+
+    model_config = ConfigDict(extra="ignore")
+
+    v: int = PAYLOAD_VERSION
+    turn_id: str
+    channel: str | None = None
+    again: bool = False
+    accepted_at: datetime = Field(default_factory=utcnow)
+
+
+def decode_note(text: str | bytes) -> DeliveryNote:
+    """Read a note; raises as `decode_payload` does."""
+    try:
+        note = DeliveryNote.model_validate_json(text)
+    except ValidationError:
+        raise InvalidInputError("a delivery's note is not valid") from None
+    if note.v > PAYLOAD_VERSION:
+        raise UnknownPayloadError(
+            f"a delivery's note has format {note.v}, this release reads up to {PAYLOAD_VERSION}"
+        )
+    return note
+
+
+class DeliveryView(BaseModel):
+    """One delivery in an overview: where it stands, as far as Redis knows.
+
+    `waiting` and `sending` ones are still on their way; of those that have ended, only the ones that are
+    `unknown`, `failed` or `doubtful` are told. `since` is when it was accepted, or when it ended.
+    """
+
+    session_id: str
+    turn_id: str
+    channel: str | None
+    state: Literal["waiting", "sending", "sent", "unknown", "failed"]
+    doubtful: bool = False
+    attempts: int = 0
+    error: str | None = None
+    since: datetime
 
 
 class Usage(BaseModel):

@@ -14,7 +14,8 @@
     │   └── StoreUnavailableError    the database could not be reached               retryable
     ├── MailboxError                 Redis answered with an error
     │   ├── MailboxUnavailableError  Redis could not be reached                      retryable
-    │   └── MailboxFullError         the session has too many waiting turns          retryable
+    │   ├── MailboxFullError         the session has too many waiting turns          retryable
+    │   └── SessionBusyError         refused by `reject`: a turn waits or runs        retryable
     ├── ProviderError                the language model's answer, or the lack of one
     │   └── ProviderUnavailableError 429, 5xx, time-out, lost connection             retryable
     ├── ChannelError
@@ -53,6 +54,7 @@ __all__ = [
     "MissingDriverError",
     "ProviderError",
     "ProviderUnavailableError",
+    "SessionBusyError",
     "SessionConflictError",
     "SessionError",
     "SessionMigrationError",
@@ -195,6 +197,20 @@ class MailboxFullError(MailboxError):
         super().__init__(
             f"session {session_id!r} has {waiting} waiting turns, which is the limit "
             "(INTURN_MAX_WAITING); try again once some are done"
+        )
+        self.session_id = session_id
+        self.waiting = waiting
+
+
+class SessionBusyError(MailboxError):
+    """The session is busy, and the message was sent with `overlap="reject"`; nothing was added."""
+
+    retryable = True
+
+    def __init__(self, session_id: str, waiting: int) -> None:
+        super().__init__(
+            f"session {session_id!r} is busy with {waiting} turns, and this one is not to wait (overlap "
+            "'reject'); try again once they are done, or send it with overlap='enqueue'"
         )
         self.session_id = session_id
         self.waiting = waiting

@@ -6,16 +6,22 @@ Nothing else in inturn reads the environment. Each field is the variable `INTURN
 
 from __future__ import annotations
 
+import re
 from datetime import timedelta
 from functools import cached_property
-from typing import Annotated, Any
+from pathlib import Path
+from typing import Annotated, Any, cast, get_args
 
 from pydantic import AliasChoices, Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from inturn.contract import OverlapPolicy
 from inturn.errors import ConfigurationError
 
 Seconds = Annotated[float, Field(gt=0)]
+
+LONGEST_QUIET = 60.0
+"""The longest quiet time: the user waits for a reply, and nobody works on it."""
 
 
 class Settings(BaseSettings):
@@ -59,6 +65,20 @@ class Settings(BaseSettings):
         1.0, description="The wait after a turn's first failure; doubles each time."
     )
     retry_max_seconds: Seconds = Field(60.0, description="The longest wait between two tries.")
+    delivery_attempts: int = Field(
+        15, ge=1, description="Tries of one reply's delivery, with the same waits, before it has failed."
+    )
+
+    overlap: str = Field(
+        "enqueue",
+        description="What happens to a message that comes while its session is busy: `enqueue`, `merge`, "
+        "`interrupt` or `reject`; for single channels after it, as in `enqueue, sms=merge`.",
+    )
+    quiet_seconds: str = Field(
+        "0",
+        description="With `merge`: how long after a user's last message another is waited for; for single "
+        "channels as in `0, sms=2`.",
+    )
 
     max_waiting: int = Field(1000, ge=1, description="Waiting turns one session may have.")
     max_message_chars: int = Field(32_000, ge=1, description="Characters one message may have.")
@@ -119,6 +139,35 @@ class Settings(BaseSettings):
     )
     twilio_base_url: str = Field("https://api.twilio.com", description="Where Twilio's API is.")
 
+    api_keys: SecretStr | None = Field(
+        None,
+        description="Who may use the web API for any user: `name:key` with commas between them, or the path "
+        "of a file with one a line.",
+    )
+    jwt_secret: SecretStr | None = Field(
+        None, description="The secret by which users' JSON Web Tokens are known, of 32 bytes or more."
+    )
+    jwt_key_file: Path | None = Field(
+        None, description="Instead of a secret: a file with a public key (PEM) or a key set (JWKS)."
+    )
+    jwt_algorithms: str = Field(
+        "",
+        description="The algorithms a token may be signed with, with commas between them; default: HS256 "
+        "with a secret, else what suits the key.",
+    )
+    jwt_audience: str | None = Field(None, description="The audience (`aud`) a token must name.")
+    jwt_issuer: str | None = Field(None, description="The issuer (`iss`) a token must name.")
+    cors_origins: str = Field(
+        "",
+        description="Sites whose pages may use the web API, such as `https://example.com`, with commas "
+        "between them.",
+    )
+    rate_limit: str = Field(
+        "",
+        description="Requests that one user or API key may make, such as `60/minute` or "
+        "`5/second;1000/hour`.",
+    )
+
     log_format: str = Field(
         "console", pattern="^(console|json)$", description="`console` for people, `json` for machines."
     )
@@ -134,6 +183,29 @@ class Settings(BaseSettings):
         if self.grace_seconds < self.sweep_seconds:
             raise ValueError("grace_seconds must not be shorter than sweep_seconds")
         return self
+
+    @model_validator(mode="after")
+    def _check_overlap(self) -> Settings:
+        for channel, policy in _by_channel("overlap", self.overlap).items():
+            if policy not in get_args(OverlapPolicy):
+                names = ", ".join(get_args(OverlapPolicy))
+                raise ValueError(f"overlap must be one of {names}{_on(channel)}, not {policy!r}")
+        for channel, seconds in _by_channel("quiet_seconds", self.quiet_seconds).items():
+            if not re.fullmatch(r"\d+(\.\d+)?", seconds, re.A) or float(seconds) > LONGEST_QUIET:
+                raise ValueError(
+                    f"quiet_seconds must be from 0 to {LONGEST_QUIET:g}{_on(channel)}, not {seconds!r}"
+                )
+        return self
+
+    def overlap_on(self, channel: str | None) -> OverlapPolicy:
+        """The policy for messages of a channel."""
+        policies = _by_channel("overlap", self.overlap)
+        return cast(OverlapPolicy, policies.get(channel, policies.get(None, "enqueue")))
+
+    def quiet_on(self, channel: str | None) -> float:
+        """The quiet time for messages of a channel."""
+        quiet = _by_channel("quiet_seconds", self.quiet_seconds)
+        return float(quiet.get(channel, quiet.get(None, "0")))
 
     @cached_property
     def broker(self) -> str:
@@ -157,6 +229,22 @@ class Settings(BaseSettings):
     def idle(self) -> timedelta:
         """Idle time after which an active session is abandoned."""
         return timedelta(days=self.idle_days)
+
+
+def _by_channel(name: str, text: str) -> dict[str | None, str]:
+    """What `enqueue, sms=merge` says, by channel; None: all others."""
+    found: dict[str | None, str] = {}
+    for part in filter(None, (part.strip() for part in text.split(","))):
+        channel, equals, value = (word.strip() for word in part.rpartition("="))
+        key = channel if equals else None
+        if key in found or channel == "" != equals:
+            raise ValueError(f"{name} must say one thing for each channel, as in `a, sms=b`, not {text!r}")
+        found[key] = value
+    return found
+
+
+def _on(channel: str | None) -> str:
+    return "" if channel is None else f" (channel {channel!r})"
 
 
 def load_settings(**overrides: Any) -> Settings:

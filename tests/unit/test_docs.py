@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import re
 import secrets
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,7 +19,8 @@ from pydantic.fields import FieldInfo
 from inturn.cli import app
 from inturn.embedded.valkey import EmbeddedValkey
 from inturn.settings import Settings
-from tests.nodes import ROOT, clean_environment, worker_container
+from tests.nodes import ROOT, worker_container
+from tests.pages import examples, printed, run, write
 
 COMMANDS = {each.name for each in app.registered_commands} | {each.name for each in app.registered_groups}
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
@@ -41,9 +41,8 @@ class TestReadme:
     @pytest.fixture
     def examples(self, tmp_path: Path) -> dict[str, str]:
         """The marked Python blocks by file name, written to `tmp_path`."""
-        found = dict(re.findall(r"^<!-- example: (\S+) -->\n```python\n(.*?)^```$", README, re.M | re.S))
-        for name, code in found.items():
-            (tmp_path / name).write_text(code)
+        found = examples(README)
+        write(found, tmp_path)
         return found
 
     def test_it_opens_with_the_two_commands(self) -> None:
@@ -57,7 +56,7 @@ class TestReadme:
         assert README.count("```python") == len(examples)
 
     def test_the_agent_talks_in_one_process(self, examples: dict[str, str], tmp_path: Path) -> None:
-        assert run(tmp_path, "talk.py") == printed(examples["talk.py"])
+        assert run(tmp_path, sys.executable, "talk.py") == printed(examples["talk.py"])
 
     @pytest.mark.process
     def test_the_agent_talks_through_the_queue(
@@ -75,12 +74,26 @@ class TestReadme:
         try:
             worker.start()
             for name in ("enqueue.py", "bare.py"):
-                assert run(tmp_path, name, **env) == printed(examples[name])
+                assert run(tmp_path, sys.executable, name, env=env) == printed(examples[name])
         finally:
             worker.remove()
 
     def test_it_names_all_commands_of_inturn_and_no_others(self) -> None:
         assert commands(README, "inturn") == COMMANDS
+
+
+def other_examples() -> list[tuple[Path, str]]:
+    """The examples of all pages but those that have tests of their own."""
+    pages = [page for page in PAGES if page.name not in ("README.md", "tutorial.md")]
+    return [(page, name) for page in pages for name in examples(page.read_text())]
+
+
+@pytest.mark.parametrize(("page", "name"), other_examples(), ids=lambda value: getattr(value, "name", value))
+def test_an_example_prints_what_its_page_says(page: Path, name: str, tmp_path: Path) -> None:
+    found = examples(page.read_text())
+    write(found, tmp_path)
+
+    assert run(tmp_path, sys.executable, name) == printed(found[name])
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
@@ -129,25 +142,6 @@ def test_the_times_in_the_life_of_a_turn_are_the_defaults() -> None:
     assert {name: float(value) for value, name in rows} == {
         name: float(Settings.model_fields[name.lower()].default) for _, name in rows
     }
-
-
-def run(directory: Path, name: str, **env: str) -> str:
-    """Run a Python file in `directory`; gives what it prints."""
-    done = subprocess.run(
-        [sys.executable, "-W", "error", name],
-        cwd=directory,
-        env={**clean_environment(), **env},
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
-
-
-def printed(code: str) -> str:
-    """What an example says it prints: its lines that begin with `# `."""
-    return "".join(f"{line}\n" for line in re.findall(r"^ *# (.*)$", code, re.M))
 
 
 def anchors(page: Path) -> set[str]:

@@ -14,7 +14,12 @@ from inturn import errors
 
 HEAVY = {"celery", "flower", "kombu", "openai", "psycopg", "psycopg_pool", "redis", "sqlalchemy"}
 PUBLIC = ["inturn", "inturn.agent", "inturn.errors", "inturn.persistence", "inturn.session", "inturn.turns"]
-MADE_OF_ARGUMENTS = {"MailboxFullError", "SessionConflictError", "SessionNotFoundError"}
+MADE_OF_ARGUMENTS = {
+    "MailboxFullError",
+    "SessionBusyError",
+    "SessionConflictError",
+    "SessionNotFoundError",
+}
 
 
 def _loaded_by(statement: str) -> set[str]:
@@ -96,6 +101,7 @@ def test_an_errors_message_is_the_first_paragraph_of_its_docstring(name: str) ->
         errors.SessionNotFoundError("s"),
         errors.SessionConflictError("s", 1, 2),
         errors.MailboxFullError("s", 5),
+        errors.SessionBusyError("s", 5),
         errors.MailboxUnavailableError(turn_id="s:1"),
         errors.ProviderUnavailableError("later", retry_after=3.5),
         errors.TurnTimeoutError("not yet", turn_id="s:1"),

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
-import sysconfig
-import venv
 import zipfile
 from pathlib import Path
 
@@ -16,45 +13,6 @@ import pytest
 from inturn.embedded.ports import free_port
 from inturn.embedded.valkey import EmbeddedValkey
 from tests.nodes import ROOT, ProcessContainer, clean_environment, worker_container
-
-
-@pytest.fixture(scope="module")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    directory = tmp_path_factory.mktemp("dist")
-    subprocess.run(
-        [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(directory)],
-        cwd=ROOT,
-        check=True,
-        capture_output=True,
-    )
-    return next(directory.glob("*.whl"))
-
-
-@pytest.fixture(scope="module")
-def python(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A Python with the wheel installed and our dependencies in reach, but not our sources."""
-    directory = tmp_path_factory.mktemp("installed") / "venv"
-    venv.create(directory, with_pip=False)
-    python = directory / "bin" / "python"
-    subprocess.run(
-        [
-            "sh",
-            ROOT / "scripts" / "uv",
-            "pip",
-            "install",
-            "-q",
-            "--offline",
-            "--no-deps",
-            "-p",
-            python,
-            wheel,
-        ],
-        check=True,
-    )
-    # The folder goes last on the path, and .pth files in it (ours is one) count for nothing there.
-    site_packages = next((directory / "lib").glob("python*")) / "site-packages"
-    (site_packages / "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n")
-    return python
 
 
 def run(python: Path, *arguments: str) -> str:

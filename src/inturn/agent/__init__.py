@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from inturn.agent.openai import OpenAIProvider, Price
     from inturn.agent.provider import ModelReply, ModelRequest, Provider, ToolCall, ToolRound, ToolSpec
     from inturn.agent.route import Route
+    from inturn.agent.said import Said
     from inturn.agent.scripted import ScriptedProvider
     from inturn.agent.step import Step
     from inturn.agent.stream import TurnStream
@@ -34,6 +35,7 @@ _HOMES = {
     "Price": "inturn.agent.openai",
     "Provider": "inturn.agent.provider",
     "Route": "inturn.agent.route",
+    "Said": "inturn.agent.said",
     "ScriptedProvider": "inturn.agent.scripted",
     "Step": "inturn.agent.step",
     "Tool": "inturn.agent.tools",
@@ -58,6 +60,7 @@ __all__ = [
     "Price",
     "Provider",
     "Route",
+    "Said",
     "ScriptedProvider",
     "Step",
     "Tool",

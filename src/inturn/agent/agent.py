@@ -18,18 +18,18 @@ from inturn.agent.journal import Journal
 from inturn.agent.provider import Provider
 from inturn.agent.route import Route
 from inturn.agent.rows import reply_rows, tool_rows, turn_row
-from inturn.agent.schema import clean
+from inturn.agent.said import Said, checked, said_rows, storable, together
 from inturn.agent.stream import TurnStream
 from inturn.agent.tools import Permit, Tool
 from inturn.agent.turn import Turn
 from inturn.contract import Piece, Response, TurnFault, TurnResult
-from inturn.errors import InvalidInputError, TurnFailedError
+from inturn.errors import TurnFailedError
 from inturn.persistence.adapter import PersistenceAdapter
 from inturn.persistence.manager import PersistenceManager
 from inturn.persistence.schema_versions import MigrateSession
 from inturn.session.manager import SessionManager
-from inturn.session.state import HistoryItem, SessionState, utcnow
-from inturn.values import check_images, to_json, to_text
+from inturn.session.state import Delivery, HistoryItem, SessionState, utcnow
+from inturn.values import to_json
 
 log = structlog.get_logger(__name__)
 
@@ -188,6 +188,8 @@ class Agent:
         metadata: Mapping[str, Any] | None = None,
         images: Sequence[str] = (),
         stopped: Callable[[], bool] | None = None,
+        delivery: Delivery | None = None,
+        further: Sequence[Said] = (),
     ) -> Response:
         """Take one turn: answer `message`, and save the reply, the session and both messages in one step.
 
@@ -195,6 +197,13 @@ class Agent:
         failed, `TurnFailedError` is raised. `metadata`, a JSON object, is kept with the user's message, and
         `images` as well, the URLs (`https:` or `data:image/`) of what the user shows. `stopped` is asked
         before each call of the model: once it says True, the turn ends with the finish reason `interrupted`.
+        With a `delivery` the reply goes out on its channel: it is put into the session's outbox in the same
+        commit, for a worker to deliver.
+
+        `further` are messages that came after it and are answered with it, as one: the model reads them line
+        by line, the history has each of them in a row of its own, and each turn ID is answered from the store
+        from then on. All of them need one. Those that were committed before are left out; the response is
+        that of the others, and its `turn_id` is the first one's.
 
         Whatever is raised, nothing was written but the notes of tools that were called, and the session is as
         before: `InvalidInputError` for a message, images or metadata that no store can keep, `ProviderError`,
@@ -202,7 +211,8 @@ class Agent:
         the session during each of three tries. Calls from several threads wait for each other; one from
         within a turn is a `SessionError`.
         """
-        return _exhaust(self._respond(message, turn_id, metadata, images, stopped or _never, streams=False))
+        said = [Said(message, turn_id, metadata, images), *further]
+        return _exhaust(self._respond(said, stopped or _never, delivery, streams=False))
 
     def stream(
         self,
@@ -212,6 +222,8 @@ class Agent:
         metadata: Mapping[str, Any] | None = None,
         images: Sequence[str] = (),
         stopped: Callable[[], bool] | None = None,
+        delivery: Delivery | None = None,
+        further: Sequence[Said] = (),
     ) -> TurnStream:
         """Take one turn as `respond` does, telling the reply as it is written.
 
@@ -221,13 +233,19 @@ class Agent:
         """
         stop = threading.Event()
         asked = stopped or _never
-        turn = self._respond(
-            message, turn_id, metadata, images, lambda: stop.is_set() or asked(), streams=True
-        )
+        said = [Said(message, turn_id, metadata, images), *further]
+        turn = self._respond(said, lambda: stop.is_set() or asked(), delivery, streams=True)
         return TurnStream(turn, stop)
 
     def record_failure(
-        self, message: str, fault: TurnFault, *, turn_id: str, images: Sequence[str] = ()
+        self,
+        message: str,
+        fault: TurnFault,
+        *,
+        turn_id: str,
+        images: Sequence[str] = (),
+        delivery: Delivery | None = None,
+        further: Sequence[Said] = (),
     ) -> Response:
         """Record a turn as given up: `message` and the agent's fallback message are added to the history.
 
@@ -235,16 +253,17 @@ class Agent:
         it is. Of a message that no store can keep, which may be why the turn failed, the rest is kept. The
         response carries the fallback message and the finish reason `failed`. A turn that was recorded before
         changes nothing: its stored response is returned, and another finish reason tells that it had
-        succeeded.
+        succeeded. With a `delivery` the fallback message goes out on its channel; `further` as in `respond`.
         """
+        said = [storable(each) for each in (Said(message, turn_id, images=images), *further)]
 
-        def give_up(session: SessionState, turn_id: str) -> Generator[Piece, None, Taken]:
+        def give_up(session: SessionState, turn_ids: Sequence[str]) -> Generator[Piece, None, Taken]:
+            turn_id = turn_ids[0]
             route = session.current_route.id if session.current_route else None
             step = session.current_step.id if session.current_step else None
             journal = Journal(self.session, turn_id)
             journal.close()
             now = utcnow()
-            asked = HistoryItem(role="user", content=clean(message), timestamp=now)
             reply = HistoryItem(role="assistant", content=self._definition.fallback_message, timestamp=now)
             response = Response(
                 message=reply.content,
@@ -267,44 +286,37 @@ class Agent:
             return Taken(
                 result,
                 [
-                    turn_row(
-                        session, turn_id, asked, route, step, {"images": list(images)} if images else None
-                    ),
+                    *said_rows(session, turn_ids, said, route, step, now),
                     *tool_rows(session, turn_id, journal.rounds, route, step),
                     turn_row(session, turn_id, reply, route, step, {"failed": fault.type}),
                 ],
                 self._conversation.context,
             )
 
-        result, _ = _exhaust(self._conversation.take(turn_id, give_up))
+        merged = [each.turn_id or "" for each in further]
+        result, _ = _exhaust(self._conversation.take(turn_id, give_up, delivery, merged))
+        self._conversation.note_merged()
         return result.response
 
     def _respond(
         self,
-        message: str,
-        turn_id: str | None,
-        metadata: Mapping[str, Any] | None,
-        images: Sequence[str],
+        said: Sequence[Said],
         stopped: Callable[[], bool],
+        delivery: Delivery | None,
         *,
         streams: bool,
     ) -> Generator[Piece, None, Response]:
-        _check_text(message)
-        shown = check_images(images)
-        event: dict[str, Any] = {}
-        if metadata:
-            event["metadata"] = dict(metadata)
-        if shown:
-            event["images"] = shown
-        to_json(event, "metadata")
+        said = checked(said)
+        merged = [each.turn_id or "" for each in said[1:]]
 
-        def answer(session: SessionState, turn_id: str) -> Generator[Piece, None, Taken]:
-            asked = HistoryItem(role="user", content=message, timestamp=utcnow(), images=shown or None)
+        def answer(session: SessionState, turn_ids: Sequence[str]) -> Generator[Piece, None, Taken]:
+            turn_id, now = turn_ids[0], utcnow()
             scene = Scene(
                 definition=self._definition,
                 session=session,
-                message=asked,
+                message=together(said, turn_ids, now),
                 turn_id=turn_id,
+                user_id=self._user_id or session.user_id,
                 context={},
                 journal=Journal(self.session, turn_id),
                 length=self.session.length,
@@ -325,15 +337,16 @@ class Agent:
             return Taken(
                 TurnResult(kind="respond", session_id=session.id, turn_id=turn_id, response=response),
                 [
-                    turn_row(session, turn_id, asked, outcome.route, outcome.answered, event or None),
+                    *said_rows(session, turn_ids, said, outcome.route, outcome.answered, now),
                     *reply_rows(session, turn_id, outcome),
                 ],
                 scene.context,
             )
 
-        result, is_new = yield from self._conversation.take(turn_id, answer)
+        result, is_new = yield from self._conversation.take(said[0].turn_id, answer, delivery, merged)
         if is_new:
             self._tell_after(result.response)
+        self._conversation.note_merged()
         if result.error is not None:
             raise TurnFailedError(
                 f"turn {result.turn_id} was given up: {result.error.type}: {result.error.message}",
@@ -358,6 +371,7 @@ class Agent:
         self, persistence: PersistenceManager | None, session_id: str | None, user_id: str | None
     ) -> None:
         self._persistence = persistence
+        self._user_id = user_id
         session = SessionManager(
             persistence,
             session_id=session_id,
@@ -390,12 +404,6 @@ def _exhaust(turn: Generator[Piece, None, T]) -> T:
 
 def _never() -> bool:
     return False
-
-
-def _check_text(message: object) -> None:
-    if not isinstance(message, str):
-        raise InvalidInputError(f"a message must be a string, not {type(message).__name__}")
-    to_text(message, "message")
 
 
 def _plain(data: Mapping[str, Any]) -> dict[str, Any]:

@@ -12,9 +12,10 @@ from inturn.errors import AgentDefinitionError
 class Branch:
     """Where to go once a step is done, if the condition holds; the first branch of a step that does counts.
 
-    - `to` is the ID of a later step of the same route; what lies between is passed over. `"done"` ends the
-      route.
-    - `route` is the ID of another route: this one is complete then, and the next turn goes on there.
+    - `to` is the ID of a later step of the same route; what lies between is passed over. `"done"` ends
+      the route as well.
+    - `route` is the ID of another route: this one is left then, complete if it has all the fields it
+      requires, and the next turn goes on there.
     - `when` holds if all its functions do and, where it has words, the model says that these hold. Without it
       the branch is always taken. What the model decided is kept with the session, until it decides anew.
     """

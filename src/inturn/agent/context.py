@@ -35,6 +35,8 @@ class Scene:
     session: SessionState
     message: HistoryItem
     turn_id: str
+    user_id: str | None
+    """Whose turn it is."""
     context: dict[str, Any]
     journal: Journal
     length: int
@@ -44,7 +46,7 @@ class Scene:
     def ids(self) -> dict[str, Any]:
         """What every context holds: which session, whose, and which turn."""
         session = self.session
-        return {"session_id": session.id, "user_id": session.user_id, "turn_id": self.turn_id}
+        return {"session_id": session.id, "user_id": self.user_id, "turn_id": self.turn_id}
 
 
 class TurnContext:
@@ -67,8 +69,11 @@ class TurnContext:
 
     @property
     def user_id(self) -> str | None:
-        """The user the session belongs to, as the producer said; None: nobody in particular."""
-        return self._scene.session.user_id
+        """Who speaks, as the producer said: the turn's user, else the session's; None: nobody in particular.
+
+        In a conversation of several, such as a thread of a team, it need not be the user who began it.
+        """
+        return self._scene.user_id
 
     @property
     def turn_id(self) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from inturn.contract import Piece, TurnResult
@@ -11,7 +11,7 @@ from inturn.errors import SessionConflictError, SessionError
 from inturn.ids import create_turn_id
 from inturn.persistence.rows import turn_key
 from inturn.session.manager import SessionManager
-from inturn.session.state import Message, SessionState, TurnRecord
+from inturn.session.state import Delivery, Message, SessionState, TurnRecord
 
 MAX_TRIES = 3
 """How often a turn is taken anew because somebody else wrote to the session meanwhile."""
@@ -25,7 +25,8 @@ class Taken(NamedTuple):
     context: Mapping[str, Any]
 
 
-Take = Callable[[SessionState, str], Generator[Piece, None, Taken]]
+Take = Callable[[SessionState, Sequence[str]], Generator[Piece, None, Taken]]
+"""Takes the first of these turns, with the messages of the others."""
 
 
 class Conversation:
@@ -37,11 +38,20 @@ class Conversation:
         self._lock = threading.Lock()
         self._holder: int | None = None
 
-    def take(self, turn_id: str | None, take: Take) -> Generator[Piece, None, tuple[TurnResult, bool]]:
+    def take(
+        self,
+        turn_id: str | None,
+        take: Take,
+        delivery: Delivery | None = None,
+        merged: Sequence[str] = (),
+    ) -> Generator[Piece, None, tuple[TurnResult, bool]]:
         """Take a turn and commit it; the result, and whether it was committed just now.
 
-        A turn that was committed before is told from the store. `SessionConflictError` if others wrote to
-        the session during each of three tries, `SessionError` for a turn within a turn.
+        With a `delivery` the reply, if it has any text, goes into the session's outbox in the same commit.
+        A turn that was committed before is told from the store. `merged` are the IDs of turns that are
+        answered with it; where one of them all was committed before, the others are one turn without it.
+        Call `note_merged` afterwards. `SessionConflictError` if others wrote to the session during each of
+        three tries, `SessionError` for a turn within a turn.
         """
         if turn_id is not None:
             turn_key(turn_id)  # refuse now what would be refused once the model has answered
@@ -52,34 +62,63 @@ class Conversation:
             try:
                 for _ in range(MAX_TRIES - 1):
                     try:
-                        return (yield from self._try(turn_id, take))
+                        return (yield from self._try(turn_id, take, delivery, merged))
                     except SessionConflictError:
                         pass  # Somebody else wrote: look again at what there is, and decide again.
-                return (yield from self._try(turn_id, take))
+                return (yield from self._try(turn_id, take, delivery, merged))
             finally:
                 self._holder = None
 
-    def _try(self, turn_id: str | None, take: Take) -> Generator[Piece, None, tuple[TurnResult, bool]]:
-        known = self.session.load(turn_id=turn_id)
+    def note_merged(self) -> None:
+        """Have the turns that were committed with another known under their own IDs too.
+
+        Should we die before it is done, the next turn of the session begins with it.
+        """
+        self.session.note_merged()
+
+    def _try(
+        self, turn_id: str | None, take: Take, delivery: Delivery | None, merged: Sequence[str]
+    ) -> Generator[Piece, None, tuple[TurnResult, bool]]:
+        known = self._load(None if merged else turn_id)
+        turn_ids = [] if turn_id is None else [turn_id, *merged]
+        if merged:
+            # Looked at once the turn has begun: what others commit from here on is a conflict.
+            before = self.session.known(turn_ids)
+            if before.issuperset(turn_ids):
+                known = self._load(turn_id)
+            else:
+                turn_ids = [each for each in turn_ids if each not in before]
         if known is not None:
             return (yield from _retold(known))
         try:
             session = self.session.current
             assert session is not None, "load() leaves a session"
-            taken = yield from take(session, turn_id or create_turn_id(session.id))
+            turn_ids = turn_ids or [create_turn_id(session.id)]
+            taken = yield from take(session, turn_ids)
             record = TurnRecord(
                 session_id=session.id,
                 turn_id=taken.result.turn_id,
                 result=taken.result.model_dump(mode="json"),
             )
-            committed = self.session.commit(taken.messages, turn=record)
+            if delivery is not None and taken.result.response.message.strip():
+                session.outbox[record.turn_id] = delivery
+            committed = self.session.commit(taken.messages, record, turn_ids[1:])
         except BaseException:
             self.session.rollback()
             raise
         if committed.repeated and committed.turn is not None:
+            if merged:
+                # Whoever was faster has perhaps committed this turn without the others.
+                return (yield from self._try(turn_id, take, delivery, merged))
             return (yield from _retold(committed.turn))
         self.context = taken.context
         return taken.result, True
+
+    def _load(self, turn_id: str | None) -> TurnRecord | None:
+        known = self.session.load(turn_id=turn_id)
+        if self.session.note_merged():
+            known = self.session.load(turn_id=turn_id)
+        return known
 
 
 def _retold(record: TurnRecord) -> Generator[Piece, None, tuple[TurnResult, bool]]:

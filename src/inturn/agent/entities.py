@@ -32,19 +32,22 @@ class _Said(NamedTuple):
     today: date
 
 
-def find_entities(text: str, today: date, *, expects_time: bool = False) -> list[Entity]:
+def find_entities(
+    text: str, today: date, *, expects_time: bool = False, expects_code: bool = False
+) -> list[Entity]:
     """All that the first 2,000 characters of `text` contain, in order, without overlaps.
 
     Kinds: `email`, `date` and `time` (ISO 8601), `phone`, `name` and `number` (int or float; words up to
-    twelve). A date without a year is the next one from `today` on, a weekday never today. An hour from 1 to
-    9 without "am" or "morning" is in the afternoon, unless written with two digits. With `expects_time` a
-    text whose only number is an hour is a time.
+    twelve). A date without a year is the next one from `today` on, a weekday never today; "last" and "ago"
+    look back. An hour from 1 to 9 without "am" or "morning" is in the afternoon, unless written with two
+    digits. With `expects_time` a text whose only number is an hour is a time, with `expects_code` something
+    like "A-1001", "#7" or "4711" is a `code`.
     """
     found: list[Entity] = []
     said = _Said(text.lower(), today)
     rest = text[:_READ]
     for kind, pattern, read in _RULES:
-        if read is _bare_hour and not expects_time:
+        if (read is _bare_hour and not expects_time) or (kind == "code" and not expects_code):
             continue
         for match in pattern.finditer(rest):
             value = read(match, said)
@@ -78,18 +81,21 @@ def _day_alone(match: re.Match[str], said: _Said) -> str | None:
 
 
 def _relative_day(match: re.Match[str], said: _Said) -> str:
-    ahead = {"day after tomorrow": 2, "tomorrow": 1, "tmrw": 1}.get(match[0].lower(), 0)
+    days = {"day after tomorrow": 2, "tomorrow": 1, "tmrw": 1, "yesterday": -1, "day before yesterday": -2}
+    ahead = days.get(match[0].lower(), 0)
     return (said.today + timedelta(days=ahead)).isoformat()
 
 
 def _days_ahead(match: re.Match[str], said: _Said) -> str:
     days = _int(match["count"]) * (7 if match["unit"].lower() == "week" else 1)
-    return (said.today + timedelta(days=days)).isoformat()
+    return (said.today + timedelta(days=-days if match.groupdict().get("ago") else days)).isoformat()
 
 
 def _weekday(match: re.Match[str], said: _Said) -> str:
     number = next(i for i, day in enumerate(_WEEKDAYS) if day.startswith(match["weekday"][:3].lower()))
     ahead = (number - said.today.weekday() - 1) % 7 + 1
+    if match.groupdict().get("last"):
+        ahead -= 7 if ahead < 7 else 14  # today's name means the day a week ago
     return (said.today + timedelta(days=ahead)).isoformat()
 
 
@@ -137,6 +143,10 @@ def _text(match: re.Match[str], _said: _Said) -> str:
     return (match.groupdict().get("name") or match[0]).strip()
 
 
+def _code(match: re.Match[str], _said: _Said) -> str:
+    return match["hash"] or match["letters"]
+
+
 def _phone(match: re.Match[str], _said: _Said) -> str | None:
     return match[0].strip() if sum(char.isdigit() for char in match[0]) >= 7 else None
 
@@ -179,15 +189,18 @@ _PARTS = {
 
 _RULES = [
     _rule("email", r"[\w.+-]+@[\w-]+(?:\.[\w-]+)+", _text),
+    _rule("code", r"(?<![\w.-])(?:#(?P<hash>\d+)|(?P<letters>[a-z]{{1,6}}-?\d[\w-]*\d))(?!\w)", _code),
     _rule("date", r"\b(?P<year>\d{{4}})-(?P<month>\d{{2}})-{DAY}\b", _iso_date),
     _rule("date", r"\b{DAY}[./](?P<month>\d{{1,2}})[./](?P<year>\d{{4}})\b", _iso_date),
     _rule("date", r"\b{DAY}(?:st|nd|rd|th)?(?: of)? {MONTH}\b{YEAR}", _day_of_month),
     _rule("date", r"\b{MONTH} {DAY}(?:st|nd|rd|th)?\b{YEAR}", _day_of_month),
     _rule("date", r"\bthe {DAY}(?:st|nd|rd|th)\b", _day_alone),
-    _rule("date", r"\bday after tomorrow\b|\btomorrow\b|\btmrw\b|\btoday\b|\btonight\b", _relative_day),
+    _rule("date", r"\b(?:day after tomorrow|tomorrow|tmrw|today|tonight)\b", _relative_day),
+    _rule("date", r"\b(?:day before )?yesterday\b", _relative_day),
     _rule("date", r"\bthis (?:morning|afternoon|evening)\b", _relative_day),
     _rule("date", r"\bin {COUNT} (?P<unit>day|week)s?\b", _days_ahead),
-    _rule("date", r"\b(?:(?:next|this|coming) )?{WEEKDAY}\b", _weekday),
+    _rule("date", r"\b{COUNT} (?P<unit>day|week)s? (?P<ago>ago)\b", _days_ahead),
+    _rule("date", r"\b(?:(?:next|this|coming|(?P<last>last)) )?{WEEKDAY}\b", _weekday),
     _rule("date", r"\b(?:on|next|this) {SHORT_DAY}\b", _weekday),
     _rule("date", r"\b{SHORT_DAY}(?= (?:at )?\d)", _weekday),
     _rule("time", r"\b(?P<hour>\d{{1,2}})[:h](?P<minute>\d{{2}})(?!\d)(?: ?{HALF})?", _clock),
@@ -196,6 +209,7 @@ _RULES = [
     _rule("time", r"\bnoon\b|\bmidday\b|\bmidnight\b", _noon_or_midnight),
     _rule("time", r"\b{HOUR} ?o['’]?clock\b", _hour),
     _rule("phone", r"(?<![\w.])\+?\(?\d[\d ()/.-]{{4,}}\d(?!\w)", _phone),
+    _rule("code", r"(?<![\w.,-])\d{{4,}}(?![\w-])", _text),
     _rule("time", r"\bat {HOUR}\b(?! (?:people|persons|guests|(?-i:[A-Z])))", _hour),
     _rule("time", r"^[^\d\0]*?\b{HOUR}\b[^\d\0]*$", _bare_hour),
     _rule(

@@ -142,8 +142,8 @@ class Route:
                 end = branch
                 break
             index = index + 1 if branch is None else self.position(branch.to)
-        if not steps:
-            # A required field outweighs skip_if, requires and branches: without it the route could never end.
+        if not steps and end is None:
+            # A required field outweighs skip_if and requires: without it the route could never end.
             empty = set(missing(self.required_fields, turn.data))
             for step in self.steps:
                 if wanted := tuple(name for name in step.collect if name in empty):

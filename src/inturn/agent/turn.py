@@ -300,7 +300,10 @@ class Turn:
     # After the model was asked
 
     def _advance(self, route: Route, step: Step | None, path: Path | None) -> bool:
-        """Note that `step` was said; complete the route if nothing is left after it."""
+        """Note that `step` was said; leave the route if nothing is left after it.
+
+        A branch may lead out of it before it has all that it requires: then it is left, but not complete.
+        """
         session = self._session
         if step is not None:
             if session.current_step is None or session.current_step.id != step.id:
@@ -310,16 +313,17 @@ class Turn:
             path = route.path(self._context(), route.position(step.id))
             if path.steps:
                 return False
-        session.leave_route(completed=True)
+        complete = not missing(route.required_fields, session.data)
+        session.leave_route(completed=complete)
         following = path.end.route if path is not None and path.end is not None else ""
-        if not following and route.on_complete is not None:
+        if complete and not following and route.on_complete is not None:
             on_complete = route.on_complete
             following = (
                 changes.run(self._scene, on_complete) if callable(on_complete) else on_complete
             ) or ""
         if following:
             session.pending = {"route": following}
-        return True
+        return complete
 
 
 def _message(reply: ModelReply) -> str:

@@ -9,28 +9,33 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from inturn.channels.change import Change
     from inturn.channels.channel import Answer, Channel, Incoming, Limits, Received, Request
-    from inturn.channels.registry import load_channels
+    from inturn.channels.registry import list_channels, load_channels
     from inturn.channels.splitting import split_text
 
 _HOMES = {
     "Answer": "inturn.channels.channel",
+    "Change": "inturn.channels.change",
     "Channel": "inturn.channels.channel",
     "Incoming": "inturn.channels.channel",
     "Limits": "inturn.channels.channel",
     "Received": "inturn.channels.channel",
     "Request": "inturn.channels.channel",
+    "list_channels": "inturn.channels.registry",
     "load_channels": "inturn.channels.registry",
     "split_text": "inturn.channels.splitting",
 }
 
 __all__ = [
     "Answer",
+    "Change",
     "Channel",
     "Incoming",
     "Limits",
     "Received",
     "Request",
+    "list_channels",
     "load_channels",
     "split_text",
 ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -20,6 +20,9 @@ app = typer.Typer(
 
 db = typer.Typer(no_args_is_help=True)
 app.add_typer(db, name="db", help="The schema of the database that DATABASE_URL names.")
+
+deliveries = typer.Typer(invoke_without_command=True)
+app.add_typer(deliveries, name="deliveries")
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
 
@@ -120,6 +123,41 @@ def demo_command(
     from inturn.cli.demo import run_demo
 
     raise typer.Exit(run_demo(file, speed))
+
+
+@deliveries.callback(epilog="Example: inturn deliveries --state unknown")
+def deliveries_command(
+    context: typer.Context,
+    session: Annotated[str | None, typer.Option(help="Of this session only.")] = None,
+    state: Annotated[
+        Literal["waiting", "sending", "unknown", "failed", "doubtful"] | None,
+        typer.Option(help="In this state only."),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """List the replies that wait to go out on their channels, and those that did not simply arrive.
+
+    unknown: nobody can tell whether it arrived; failed: it did not; doubtful: it may have arrived twice. Of
+    these the last 1,000 of 30 days are shown.
+    """
+    if context.invoked_subcommand is None:
+        from inturn.cli.deliveries import run_deliveries
+
+        raise typer.Exit(run_deliveries(session, state, as_json=as_json))
+
+
+@deliveries.command("retry", epilog="Example: inturn deliveries retry slack:T1:C1 Ev0123456789")
+def deliveries_retry_command(
+    session: Annotated[str, typer.Argument(help="The session's ID.", metavar="SESSION")],
+    turn: Annotated[str, typer.Argument(help="The turn's ID.", metavar="TURN")],
+) -> None:
+    """Send a reply again that ended as unknown or failed, from the part that it ended with.
+
+    If it was unknown, that part may have arrived before: it is marked as doubtful.
+    """
+    from inturn.cli.deliveries import run_retry
+
+    raise typer.Exit(run_retry(session, turn))
 
 
 @db.command("upgrade", epilog="Example: DATABASE_URL=postgresql://localhost/chat inturn db upgrade")

@@ -14,10 +14,11 @@ from rich.text import Text
 
 from inturn.cli.local import write_note
 from inturn.cli.processes import Fleet, beat_command, web_command, worker_command
+from inturn.contract import DELIVERY_QUEUE, MAINTENANCE_QUEUE, TURNS_QUEUE
 from inturn.embedded.valkey import EmbeddedValkey
 from inturn.settings import load_settings
 
-COLOURS = {"worker": "cyan", "beat": "magenta", "web": "green", "inturn": "bold"}
+COLOURS = {"worker": "cyan", "delivery": "blue", "beat": "magenta", "web": "green", "inturn": "bold"}
 
 
 def run_dev(port: int, data_dir: Path, concurrency: int) -> int:
@@ -26,7 +27,7 @@ def run_dev(port: int, data_dir: Path, concurrency: int) -> int:
 
     def show(name: str, line: str) -> None:
         # In one call: each process has a thread that reads it.
-        console.print(Text.assemble((f"{name:>6} | ", COLOURS[name]), line))
+        console.print(Text.assemble((f"{name:>8} | ", COLOURS[name]), line))
 
     data_dir.mkdir(parents=True, exist_ok=True)
     stopped = threading.Event()
@@ -42,7 +43,8 @@ def run_dev(port: int, data_dir: Path, concurrency: int) -> int:
         fleet = stack.enter_context(
             Fleet({"INTURN_REDIS_URL": redis_url, "INTURN_DATABASE_URL": database_url}, show, patience=60.0)
         )
-        fleet.start("worker", *worker_command("dev", concurrency))
+        fleet.start("worker", *worker_command("dev", concurrency, (TURNS_QUEUE, MAINTENANCE_QUEUE, "celery")))
+        fleet.start("delivery", *worker_command("dev-delivery", 8, (DELIVERY_QUEUE,)))
         fleet.start("beat", *beat_command(data_dir / "beat-schedule"))
         fleet.start("web", *web_command(port))
         show("inturn", f"agent {settings.agent}; data in {data_dir}")

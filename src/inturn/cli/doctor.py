@@ -7,7 +7,7 @@ import json
 import logging
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 from urllib.parse import urlsplit
@@ -18,7 +18,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from inturn.cli.local import local_settings
-from inturn.contract import TURNS_QUEUE
+from inturn.contract import DELIVERY_QUEUE, TURNS_QUEUE
 from inturn.errors import ConfigurationError, InturnError, MailboxError, MissingDriverError, StoreError
 from inturn.ids import create_session_id
 from inturn.persistence import PersistenceAdapter, Target, open_adapter
@@ -79,9 +79,10 @@ def examine() -> Iterator[Check]:
         return
     yield Check("settings", "ok", f"{len(settings.model_fields_set)} set, the others at their defaults")
     yield from _redis(settings)
-    yield from _broker(settings)
+    queues = yield from _broker(settings)
     yield from _store(settings)
     yield _agent(settings)
+    yield from _channels(settings, queues)
 
 
 def _redis(settings: Settings) -> Iterator[Check]:
@@ -146,7 +147,8 @@ def _durability(info: dict[str, Any]) -> Check:
     )
 
 
-def _broker(settings: Settings) -> Iterator[Check]:
+def _broker(settings: Settings) -> Generator[Check, None, set[str] | None]:
+    """Gives the queues that workers take; None: nobody can be asked."""
     from celery import Celery
     from kombu.exceptions import OperationalError
 
@@ -165,14 +167,16 @@ def _broker(settings: Settings) -> Iterator[Check]:
         mend = "start the broker there, or set INTURN_BROKER_URL (REDIS_URL without it) to one that runs"
         yield Check("broker", "failed", f"{place}: {type(error).__name__}{said}", mend)
         yield Check("worker", "skipped", "needs the broker")
-        return
+        return None
     yield Check("broker", "ok", place)
-    yield _worker(app)
-
-
-def _worker(app: Any) -> Check:
     answers = app.control.inspect(timeout=PING_SECONDS).active_queues() or {}
-    driving = [name for name, queues in answers.items() if TURNS_QUEUE in {queue["name"] for queue in queues}]
+    taken = {name: {queue["name"] for queue in queues} for name, queues in answers.items()}
+    yield _worker(taken)
+    return set().union(*taken.values())
+
+
+def _worker(answers: dict[str, set[str]]) -> Check:
+    driving = [name for name, queues in answers.items() if TURNS_QUEUE in queues]
     if driving:
         return Check("worker", "ok", f"{len(driving)} answered: {', '.join(sorted(driving))}")
     found = f"none answered within {PING_SECONDS:g} s"
@@ -251,6 +255,32 @@ def _agent(settings: Settings) -> Check:
             "agent", "failed", found, "mend the module; python -c 'import ...' shows where it raises"
         )
     return Check("agent", "ok", f"{settings.agent} is {agent.name!r}")
+
+
+def _channels(settings: Settings, queues: set[str] | None) -> Iterator[Check]:
+    """Nothing is said where no channel is set up."""
+    from inturn.channels import load_channels
+
+    try:
+        with contextlib.redirect_stdout(sys.stderr):
+            channels = load_channels(settings)
+    except ConfigurationError as error:
+        yield Check(
+            "channels", "failed", str(error), "set or install what it names, for workers and web alike"
+        )
+        return
+    if not channels:
+        return
+    yield Check("channels", "ok", ", ".join(sorted(channels)))
+    if queues is None:
+        yield Check("delivery", "skipped", "needs the broker")
+    elif DELIVERY_QUEUE in queues:
+        yield Check("delivery", "ok", f"a worker takes the queue {DELIVERY_QUEUE}")
+    else:
+        mend = (
+            f"start a worker that takes the queue: celery -A worker worker -Q {DELIVERY_QUEUE} --pool threads"
+        )
+        yield Check("delivery", "failed", "no worker sends replies: they wait", mend)
 
 
 def _place(url: SecretStr) -> str:

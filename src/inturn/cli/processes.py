@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -100,11 +100,12 @@ class Fleet:
                 self._show(name, line.rstrip())
 
 
-def worker_command(name: str, concurrency: int) -> list[str]:
-    """The arguments that run a worker."""
+def worker_command(name: str, concurrency: int, queues: Sequence[str] = ()) -> list[str]:
+    """The arguments that run a worker of these queues; without any, of all."""
     return [
         *("celery", "--quiet", "-A", _application("worker"), "worker", "-n", f"{name}@%h", "-E"),
         *("-P", "threads", "-c", str(concurrency), "--without-gossip", "--without-mingle"),
+        *(("-Q", ",".join(queues)) if queues else ()),
     ]
 
 

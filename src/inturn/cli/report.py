@@ -13,6 +13,8 @@ from inturn.cli.replay import ReplayReport
 from inturn.persistence.adapter import MAX_PAGE, MessageQuery, PersistenceAdapter
 from inturn.session.state import SessionState
 
+WHO = {"user": "[cyan]user[/]", "assistant": "[green] bot[/]", "tool": "[dim]tool[/]"}
+
 
 def print_figures(console: Console, report: ReplayReport) -> None:
     """Print how many, how fast, and what went wrong outside the history."""
@@ -51,7 +53,7 @@ def print_transcript(console: Console, adapter: PersistenceAdapter, session_id: 
     page = adapter.find_messages(MessageQuery(session_id=session_id, limit=MAX_PAGE))
     lines = []
     for message in page.items:
-        who = "[cyan]user[/]" if message.role == "user" else "[green] bot[/]"
+        who = WHO.get(message.role, "[dim]note[/]")
         lines.append(f"{who}  {escape(message.content)}")
     console.print(Panel("\n".join(lines), title=f"session {escape(session_id)}", expand=False))
 

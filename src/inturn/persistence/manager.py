@@ -285,6 +285,34 @@ class PersistenceManager:
 
         return repeat_on_conflict(take)
 
+    @timed
+    def find_turns(self, session_id: str, turn_ids: Iterable[str]) -> dict[str, TurnRecord]:
+        """The records of those of a session's turns that were committed, by their IDs."""
+        found = ((turn_id, self._load(session_id, turn_id, window=0)) for turn_id in turn_ids)
+        return {turn_id: each.turn for turn_id, each in found if each is not None and each.turn is not None}
+
+    @timed
+    def note_merged(self, session_id: str) -> None:
+        """Give each turn that was committed as part of another (`SessionState.merged`) a record of its own.
+
+        It has the other's result, under the turn's own ID: taken again, the turn is answered from the store.
+        """
+
+        def write() -> None:
+            found = self._load(session_id, window=0)
+            if found is None:
+                return
+            session = found.session
+            records = self.find_turns(session_id, set(session.merged.values()))
+            for turn_id, into in session.merged.items():
+                if into in records:
+                    session.journal.pop(turn_id)
+                    result = {**records[into].result, "turn_id": turn_id}
+                    record = TurnRecord(session_id=session_id, turn_id=turn_id, result=result)
+                    session = self._commit(session, (), record).session
+
+        repeat_on_conflict(write)
+
     def _load(self, session_id: str, turn_id: str | None = None, *, window: int) -> Loaded | None:
         found = self._adapter.load(session_id, last_messages=window, turn_id=turn_id)
         if found is None:

@@ -16,6 +16,7 @@ from inturn.persistence.manager import PersistenceManager
 from inturn.persistence.memory import MemoryAdapter
 from inturn.persistence.rows import message_row
 from inturn.session.state import (
+    MERGED_INTO,
     HistoryItem,
     Message,
     SessionState,
@@ -23,6 +24,7 @@ from inturn.session.state import (
     create_message,
     create_messages,
     create_session,
+    utcnow,
 )
 from inturn.session.working import WorkingCopy, with_notes
 from inturn.values import to_json
@@ -278,7 +280,9 @@ class SessionManager:
                 self._ready().follow(before)
             self._ready().session.journal = copy.deepcopy(before.session.journal)
 
-    def commit(self, messages: Sequence[Message] = (), turn: TurnRecord | None = None) -> Committed:
+    def commit(
+        self, messages: Sequence[Message] = (), turn: TurnRecord | None = None, merged: Sequence[str] = ()
+    ) -> Committed:
         """End the turn: save `.current`, append `messages` and remember the turn, all of it or nothing.
 
         Messages that were added during the turn come before `messages`. If others changed the session
@@ -286,7 +290,8 @@ class SessionManager:
         they left; if they said something, `SessionConflictError` is raised and the turn is to be taken
         again. A turn that was committed before changes nothing: `.current` is read anew, and the result has
         `repeated` set. Whatever is raised, the turn is rolled back. With `auto_save` off it all stays in
-        memory until `save()`, where no turn is remembered.
+        memory until `save()`, where no turn is remembered. `merged` are the IDs of turns whose messages are
+        among `messages`: the journal tells of them until `note_merged` has given each a record of its own.
         """
         with self._lock:
             held = self._ready()
@@ -296,6 +301,9 @@ class SessionManager:
                 held.append(messages)
                 self._before = None
                 return Committed(held.session, list(messages), turn)
+            if turn is not None:
+                note = {"at": utcnow().isoformat(), MERGED_INTO: turn.turn_id}
+                held.session.journal |= dict.fromkeys(merged, note)
             try:
                 committed = self._commit(held, [*held.unsaved, *messages], turn)
             except BaseException:
@@ -308,6 +316,27 @@ class SessionManager:
                 self._note(held, committed)
                 held.show(messages)
             return committed._replace(session=self._ready().session)
+
+    def known(self, turn_ids: Sequence[str]) -> set[str]:
+        """Which of these turns were committed before, alone or as part of another."""
+        with self._lock:
+            session = self._ready().session
+            return (
+                session.merged.keys() & set(turn_ids)
+                | self._persistence.find_turns(session.id, turn_ids).keys()
+            )
+
+    def note_merged(self) -> bool:
+        """Have the turns that were committed as part of another known under their own IDs; True: there were.
+
+        Safe to repeat: until it is done, the session at hand says which they are.
+        """
+        with self._lock:
+            if self._held is None or not self._held.session.merged:
+                return False
+            self._stale = True
+            self._persistence.note_merged(self._held.session.id)
+            return True
 
     def rollback(self) -> None:
         """End the turn by undoing it: in memory all is as it was at `load`. Without a turn: nothing."""

@@ -20,8 +20,8 @@ def rebase(session: SessionState, *, base: SessionState, onto: SessionState) -> 
     """Change `session`, which was made from `base`, into what the same changes would make of `onto`.
 
     What `session` changed stays as it is; everything else becomes that of `onto`. Data, metadata, journal
-    and outbox are compared key by key, the status with its time, and the position (route, step, their history and what
-    is pending) as a whole.
+    and outbox are compared key by key, the status with its time, and the position (route, step, their
+    history and what is pending) as a whole.
     """
     for name in _BY_KEY:
         setattr(session, name, _merge(getattr(session, name), getattr(base, name), getattr(onto, name)))

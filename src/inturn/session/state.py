@@ -15,6 +15,9 @@ Role = Literal["user", "assistant", "system", "tool"]
 Status = Literal["active", "completed", "abandoned"]
 M = TypeVar("M", bound="_State")
 
+MERGED_INTO = "merged_into"
+"""In the event of a user's message, and in the journal: the turn that has answered it with its own."""
+
 
 def utcnow() -> datetime:
     """Now, in UTC and aware of it: every time in inturn is."""
@@ -57,7 +60,8 @@ class Message(_State):
     """One stored row of a session's history.
 
     `sequence` counts a session's messages from 1 without gaps; the store assigns it at commit, and it is 0
-    until then. `turn_id` names the turn that wrote the row.
+    until then. `turn_id` names the turn that wrote the row; a message of the user that another turn took
+    along has its own, and in its `event` that of the other (`merged_into`).
     """
 
     id: str = Field(default_factory=create_message_id)
@@ -127,7 +131,8 @@ class Delivery(_State):
 
     `sent` counts the parts that the platform has taken, `ids` are its names for them. `sending`: the next
     part is on its way, or its process died. `unknown`: whether a part was taken is not known, and it was not
-    sent again. With `doubtful` a part was sent again although the first may have arrived.
+    sent again. With `doubtful` a part was sent again although the first may have arrived. `asked` is the
+    last request by which somebody had it sent again.
     """
 
     channel: str
@@ -136,6 +141,7 @@ class Delivery(_State):
     sent: int = 0
     ids: list[str] = Field(default_factory=list)
     doubtful: bool = False
+    asked: str | None = None
     error: str | None = None
     changed_at: Time = Field(default_factory=utcnow)
 
@@ -152,8 +158,9 @@ class SessionState(_State):
     messages are rows of their own. `version` counts the commits (0: never saved). Messages with a sequence
     up to `history_start` were cleared: they stay in the store and are no longer part of the conversation.
     `outbox` holds the replies that go out on a channel, by their turns' IDs: those on their way, and the last
-    few that have arrived. `pending` is what the next turn begins with (`route`: where to go on). `journal` holds, by its ID, what a
-    turn that is still open has done and must not do again should it be taken anew.
+    few that have arrived. `pending` is what the next turn begins with (`route`: where to go on). `journal`
+    holds, by its ID, what a turn that is still open has done and must not do again should it be taken anew:
+    its calls of tools, or that another turn has answered it (`merged_into`).
     """
 
     id: str
@@ -179,6 +186,12 @@ class SessionState(_State):
     updated_at: Time = Field(default_factory=utcnow)
     version: int = 0
     schema_version: int | None = None
+
+    @property
+    def merged(self) -> dict[str, str]:
+        """The turns that were committed as part of another and have no record of their own yet, with that."""
+        notes = ((turn_id, note.get(MERGED_INTO)) for turn_id, note in self.journal.items())
+        return {turn_id: into for turn_id, into in notes if isinstance(into, str)}
 
     def enter_route(self, route: RouteRef) -> None:
         """Go to `route`: closes the open entry of the route history and clears the step."""

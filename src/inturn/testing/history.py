@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from inturn.contract import TurnResult
 from inturn.persistence.adapter import MAX_PAGE, MessageQuery, PersistenceAdapter
-from inturn.session.state import Message
+from inturn.session.state import MERGED_INTO, Message
 
 EXAMPLES = 20
 """The most offenders a verdict names for each kind of violation."""
@@ -101,9 +101,10 @@ def check_history(
     """Compare what producers were told with the messages in the store.
 
     A turn writes one message of the user, created when the attempt that committed began, and one of the
-    assistant, created when it ended; what else it writes (tool calls) stands between the two. Messages
-    without a turn ID belong to no turn and count for `gaps` only. Turn IDs are global names, as
-    `create_turn_id` makes them.
+    assistant, created when it ended; what else it writes (tool calls) stands between the two. Of turns that
+    were merged each has its own message of the user, whose event names the turn that it became part of
+    (`merged_into`): that turn's other messages, and its reply, are theirs too. Messages without a turn ID
+    belong to no turn and count for `gaps` only. Turn IDs are global names, as `create_turn_id` makes them.
 
     - **lost**: a turn that was accepted and has no message in its session.
     - **duplicated**: a turn with more than one message of the user or of the assistant, or with messages in
@@ -137,6 +138,7 @@ def check_history(
 
     first: dict[tuple[str, str], int] = {}
     home: dict[str, str] = {}
+    merged: dict[str, str] = {}
     replies: dict[str, Message] = {}
     for session_id, stored in sessions.items():
         stored.sort(key=lambda message: (message.sequence, message.created_at))
@@ -144,12 +146,17 @@ def check_history(
         turns = _writings(stored)
         for turn_id, writings in turns.items():
             key = session_id, turn_id
-            roles = [message.role for message in writings[0]]
+            into = _merged_into(writings[0][0])
+            of_turn = [*writings[0], *_answers(turns, into)]
+            of_turn.sort(key=lambda message: message.sequence)
+            roles = [message.role for message in of_turn]
             first[key] = writings[0][0].sequence
             if turn_id not in told_yes:
                 find("unknown", turn_id)
             if len(writings) > 1 or home.setdefault(turn_id, session_id) != session_id:
                 find("duplicated", turn_id)
+            if into is not None:
+                merged[turn_id] = into
             if "user" not in roles or "assistant" not in roles:
                 find("incomplete", turn_id)
             elif roles.index("assistant") < roles.index("user"):
@@ -157,7 +164,7 @@ def check_history(
             for message in writings[0]:
                 if message.role == "assistant":
                     replies[turn_id] = message
-        spans = [_span(turn_id, writing) for turn_id, some in turns.items() for writing in some]
+        spans = [_span(turn_id, writing) for turn_id, some in _as_run(turns).items() for writing in some]
         find("overlapping", *_overlaps((began, ended, turn_id) for turn_id, began, ended, _, _ in spans))
         find("overlapping", *_overlaps((low, high, turn_id) for turn_id, _, _, low, high in spans))
 
@@ -173,7 +180,7 @@ def check_history(
             furthest[session_id] = place
 
     for result in results:
-        reply = replies.get(result.turn_id)
+        reply = replies.get(merged.get(result.turn_id, result.turn_id))
         if reply is None or result.kind != "respond":
             continue
         failed = result.state == "failed"
@@ -183,7 +190,7 @@ def check_history(
     return Verdict(
         accepted=len(order),
         committed=len(home),
-        failed=sum(map(_failed, replies.values())),
+        failed=sum(_failed(replies.get(merged.get(turn_id, turn_id))) for turn_id in home),
         lost=len(found["lost"]),
         duplicated=len(found["duplicated"]),
         out_of_order=len(found["out_of_order"]),
@@ -244,6 +251,28 @@ def _writings(stored: Iterable[Message]) -> dict[str, list[list[Message]]]:
     return turns
 
 
+def _as_run(turns: Mapping[str, list[list[Message]]]) -> dict[str, list[list[Message]]]:
+    """The writings of each turn that ran; those of merged turns are of the turn that took them."""
+    run = {turn_id: [list(writing) for writing in writings] for turn_id, writings in turns.items()}
+    for turn_id, (writing, *again) in turns.items():
+        into = _merged_into(writing[0])
+        if into is not None and into != turn_id and run.get(into):
+            run[into][0] += writing
+            run[turn_id] = again
+    return run
+
+
+def _answers(turns: Mapping[str, list[list[Message]]], turn_id: str | None) -> list[Message]:
+    """What a turn wrote beside the user's message."""
+    writings = [] if turn_id is None else turns.get(turn_id, [])
+    return [message for writing in writings[:1] for message in writing if message.role != "user"]
+
+
+def _merged_into(message: Message) -> str | None:
+    into = (message.event or {}).get(MERGED_INTO)
+    return into if isinstance(into, str) else None
+
+
 def _span(turn_id: str, writing: list[Message]) -> tuple[str, datetime, datetime, int, int]:
     times = [message.created_at for message in writing]
     places = [message.sequence for message in writing]
@@ -263,5 +292,5 @@ def _overlaps(intervals: Iterable[tuple[Any, Any, str]]) -> Iterator[str]:
         furthest = high if furthest is None else max(furthest, high)
 
 
-def _failed(reply: Message) -> bool:
-    return bool(reply.event and reply.event.get("failed"))
+def _failed(reply: Message | None) -> bool:
+    return bool(reply and reply.event and reply.event.get("failed"))

@@ -8,9 +8,15 @@ and the index that says which sessions wait, is in one slot of a Redis Cluster a
 | `<prefix>:{b}:active` | zset | session IDs with waiting turns, scored by when somebody should have acted (ms) |
 | `<prefix>:{b}:q:<session>` | list | turn IDs in order of arrival; the head is the one that runs |
 | `<prefix>:{b}:t:<session>` | hash | turn ID -> payload |
-| `<prefix>:{b}:m:<session>` | hash | the lease (`owner`, `until`, `fence`), `sleep`, `wakes`, `stop`, `att:<turn>`, and the last release (`last`, `reply`) |
+| `<prefix>:{b}:m:<session>` | hash | the lease (`owner`, `until`, `fence`), `sleep`, `wakes`, `stop`, `att:<turn>`, `join:<turn>` and `set:<turn>` (see lua/common.lua), and the last release (`last`, `reply`) |
 | `<prefix>:{b}:d:<session>` | zset | IDs of turns that are done, scored by when (ms); half a millisecond more: it was dropped |
 | `<prefix>:{b}:s:<session>:<turn>` | stream | the text of a turn's reply as it comes; each entry's ID is `<fence>-<number>`. The session's ID is percent-encoded |
+| `<prefix>:{b}:u:<session>` | string | whose turns a new session takes, as JSON (`null`: nobody's), until the store knows it |
+| `<prefix>:ticket:<hash>` | string | the turn whose events a ticket of the web API opens |
+| `<prefix>:limit:...` | list | when a caller of the web API asked, for its rate limit |
+
+Replies on their way out have mailboxes of the same kind under `<prefix>-out`, without streams, and
+`<prefix>-out:outcomes` is a stream of how deliveries ended that did not simply arrive.
 """  # noqa: E501
 
 from __future__ import annotations
@@ -46,6 +52,19 @@ class Keys:
         stem = self._stem(session_id)
         # Encoded, because of two IDs with colons in them none could tell where the first one ends.
         return [f"{stem}:m:{session_id}", f"{stem}:s:{quote(session_id, safe='')}:{turn_id}"]
+
+    def of_owner(self, session_id: str) -> str:
+        """The user who began the session."""
+        return f"{self._stem(session_id)}:u:{session_id}"
+
+    def of_ticket(self, digest: str) -> str:
+        """A ticket, by the digest of its secret."""
+        return f"{self._prefix}:ticket:{digest}"
+
+    @property
+    def limits(self) -> str:
+        """What the keys of the web API's rate limits begin with."""
+        return f"{self._prefix}:limit"
 
     def _stem(self, session_id: str) -> str:
         return f"{self._prefix}:{{{crc32(session_id.encode()) % BUCKETS}}}"

@@ -15,6 +15,7 @@ from inturn.settings import Settings
 from inturn.turns.connection import redis_errors
 from inturn.turns.keys import Keys
 from inturn.turns.lease import Lease
+from inturn.turns.overlap import ENQUEUE, Overlap
 from inturn.turns.scripts import Scripts
 
 if TYPE_CHECKING:
@@ -31,10 +32,11 @@ LONGEST_WAIT_MS = 600_000
 class Offered(NamedTuple):
     """What became of an offer.
 
-    `ahead` counts the turns before this one (`full`: all that wait). `publish`: the session needs a message.
+    `ahead` counts the turns before this one (`full`, `rejected`: all that wait). `publish`: the session needs
+    a message.
     """
 
-    outcome: Literal["new", "known", "done", "full"]
+    outcome: Literal["new", "known", "done", "full", "rejected"]
     ahead: int
     publish: bool
 
@@ -44,28 +46,30 @@ class Head:
     """The turn at the head of a mailbox, handed out to the owner of its lease.
 
     `attempts` counts how often it was handed out, this time included; `waiting` counts the turns in the
-    mailbox, this one included.
+    mailbox, this one included. `merged` are the turns behind it that are one with it, as (ID, payload) in
+    order: they are finished with it, and they are the same however often it is handed out.
     """
 
     turn_id: str
     payload: str
     attempts: int
     waiting: int
+    merged: tuple[tuple[str, str], ...] = ()
 
 
 class Begun(NamedTuple):
     """`ok` with a lease and the head, or why there is none."""
 
-    outcome: Literal["ok", "busy", "done", "empty", "full"]
+    outcome: Literal["ok", "busy", "done", "empty", "full", "rejected"]
     lease: Lease | None = None
     head: Head | None = None
     waiting: int = 0
 
 
 class Finished(NamedTuple):
-    """`next` with the next head; `yield` with the ID of the turn to publish; `empty` or `lost`."""
+    """`next` with the next head; `yield` with the ID of the turn to publish; `empty`, `quiet` or `lost`."""
 
-    outcome: Literal["next", "empty", "yield", "lost"]
+    outcome: Literal["next", "empty", "quiet", "yield", "lost"]
     head: Head | None = None
     publish: str | None = None
 
@@ -85,40 +89,64 @@ class TurnView(NamedTuple):
     ahead: int
 
 
+class Item(NamedTuple):
+    """What lies in a mailbox: `attempts` counts how often it was handed out, `running`: it is so now."""
+
+    session_id: str
+    turn_id: str
+    payload: str
+    attempts: int
+    running: bool
+
+
 class Mailbox:
     """All mailboxes and leases on one Redis (or Valkey) server or cluster.
 
-    Raises `MailboxUnavailableError` where Redis cannot be reached, `MailboxError` where it refuses.
+    `prefix` is that of the keys, instead of the settings'. Raises `MailboxUnavailableError` where Redis
+    cannot be reached, `MailboxError` where it refuses.
     """
 
-    def __init__(self, redis: Redis, settings: Settings) -> None:
+    def __init__(self, redis: Redis, settings: Settings, *, prefix: str | None = None) -> None:
         self._redis = redis
-        self._keys = Keys(settings.key_prefix)
-        self._scripts = Scripts(redis, *_NAMES)
+        self._keys = Keys(prefix or settings.key_prefix)
+        self._scripts = Scripts(redis, *_NAMES, common="common")
         self._lease_ms = _ms(settings.lease_seconds)
         self._grace_ms = _ms(settings.grace_seconds)
         self._done_ms = _ms(settings.done_seconds)
         self._most = settings.max_waiting
 
-    def offer(self, session_id: str, turn_id: str, payload: str) -> Offered:
-        """Append a turn unless its ID is known."""
-        outcome, ahead, publish = self._run("offer", session_id, turn_id, payload, self._grace_ms, self._most)
+    def offer(self, session_id: str, turn_id: str, payload: str, overlap: Overlap = ENQUEUE) -> Offered:
+        """Append a turn unless its ID is known, or its policy has it refused."""
+        outcome, ahead, publish = self._run(
+            "offer", session_id, turn_id, payload, self._grace_ms, self._most, *_args(overlap)
+        )
         return Offered(outcome, ahead, bool(publish))
 
-    def begin(self, session_id: str, turn_id: str, token: str, *, payload: str = "") -> Begun:
-        """Take the session's lease and its head; a `payload` appends the turn first if it is unknown."""
+    def begin(
+        self, session_id: str, turn_id: str, token: str, *, payload: str = "", overlap: Overlap = ENQUEUE
+    ) -> Begun:
+        """Take the session's lease and its head; a `payload` offers the turn first if it is unknown."""
         reply = self._run(
-            "begin", session_id, turn_id, payload, token, self._lease_ms, self._grace_ms, self._most
+            "begin",
+            session_id,
+            turn_id,
+            payload,
+            token,
+            self._lease_ms,
+            self._grace_ms,
+            self._most,
+            *_args(overlap),
         )
         if reply[0] == "ok":
-            _, fence, head, text, attempts, waiting, stop = reply
+            _, fence, head, text, attempts, waiting, stop, merged = reply
             lease = Lease(session_id, token, fence, stop=stop or None)
-            return Begun("ok", lease, Head(head, text, attempts, waiting), waiting)
-        return Begun(reply[0], waiting=reply[1] if reply[0] == "full" else 0)
+            return Begun("ok", lease, Head(head, text, attempts, waiting, _pairs(merged)), waiting)
+        return Begun(reply[0], waiting=reply[1] if len(reply) > 1 else 0)
 
     def finish(self, lease: Lease, turn_id: str, *, go_on: bool, hand_over: bool = False) -> Finished:
         """Take the turn off the mailbox; then, in the same step, hand out the next, release or yield.
 
+        Those that were merged into it go with it. `quiet`: what waits is held back, for more may come.
         `hand_over` makes a session that yields due at once, for the next sweep of any other process.
         """
         reply = self._run(
@@ -133,8 +161,8 @@ class Mailbox:
             MOST_DONE,
         )
         if reply[0] == "next":
-            _, head, text, attempts, waiting = reply
-            return Finished("next", head=Head(head, text, attempts, waiting))
+            _, head, text, attempts, waiting, merged = reply
+            return Finished("next", head=Head(head, text, attempts, waiting, _pairs(merged)))
         return Finished(reply[0], publish=reply[1] if reply[0] == "yield" else None)
 
     def release(self, lease: Lease, *, delay: float, counts: bool = True) -> bool:
@@ -192,6 +220,23 @@ class Mailbox:
         """Tell where a turn stands."""
         return TurnView(*self._scripts.run("look", self._keys.of_session(session_id), turn_id))
 
+    def look_all(self, turns: Sequence[tuple[str, str]]) -> list[TurnView]:
+        """Tell where many turns stand, each as (session ID, turn ID), in one round trip."""
+        calls = [("look", self._keys.of_session(session_id), (turn_id,)) for session_id, turn_id in turns]
+        return [TurnView(*reply) for reply in self._scripts.pipeline(calls)]
+
+    def head_payload(self, session_id: str) -> str | None:
+        """The payload of the turn at the head of a session's mailbox; None: it is empty."""
+        _, queue, payloads, *_ = self._keys.of_session(session_id)
+        while True:
+            with redis_errors():
+                turn_id: Any = self._redis.lindex(queue, 0)
+                payload: Any = None if turn_id is None else self._redis.hget(payloads, turn_id)
+            if turn_id is None:
+                return None
+            if payload is not None:
+                return str(payload)
+
     def waiting(self, session_ids: Iterable[str]) -> set[str]:
         """Which of these sessions have a turn that waits or runs."""
         ids = list(session_ids)
@@ -200,6 +245,23 @@ class Mailbox:
                 pipe.zscore(self._keys.of_session(session_id)[0], session_id)
             scores = pipe.execute()
         return {session_id for session_id, score in zip(ids, scores, strict=True) if score is not None}
+
+    def queue(self, session_id: str) -> list[str]:
+        """The IDs of the session's turns that wait or run, in order."""
+        with redis_errors():
+            found: Any = self._redis.lrange(self._keys.of_session(session_id)[1], 0, -1)
+        return list(found)
+
+    def items(self, session_id: str | None = None) -> Iterator[Item]:
+        """All that waits or runs, or that of one session; by session, in order, as it is found meanwhile."""
+        if session_id is not None:
+            yield from self._items([session_id])
+            return
+        for index in self._keys.indexes:
+            with redis_errors():
+                ids: Any = self._redis.zrange(index, 0, -1)
+            for start in range(0, len(ids), 100):
+                yield from self._items(ids[start : start + 100])
 
     def owners(self) -> dict[str, str]:
         """The sessions with a turn that runs, or whose owner died and was not yet missed: ID -> token."""
@@ -214,8 +276,34 @@ class Mailbox:
                 found = zip(ids, pipe.execute(), strict=True)
         return {session_id: owner for session_id, owner in found if owner is not None}
 
+    def _items(self, session_ids: Sequence[str]) -> Iterator[Item]:
+        with redis_errors(), self._redis.pipeline(transaction=False) as pipe:
+            for session_id in session_ids:
+                _, queue, payloads, state, _ = self._keys.of_session(session_id)
+                pipe.lrange(queue, 0, -1)
+                pipe.hgetall(payloads)
+                pipe.hgetall(state)
+            pipe.time()
+            *found, (seconds, microseconds) = pipe.execute()
+        now = seconds * 1000 + microseconds / 1000
+        for session_id, *lists in zip(session_ids, found[::3], found[1::3], found[2::3], strict=True):
+            queue, payloads, state = lists
+            live = "owner" in state and float(state.get("until", 0)) > now
+            for place, turn_id in enumerate(queue):
+                if turn_id in payloads:  # else it went while we looked
+                    attempts = int(state.get(f"att:{turn_id}", 0))
+                    yield Item(session_id, turn_id, payloads[turn_id], attempts, live and place == 0)
+
     def _run(self, name: str, session_id: str, *args: str | int) -> Any:
         return self._scripts.run(name, self._keys.of_session(session_id), session_id, *args)
+
+
+def _args(overlap: Overlap) -> tuple[str | int, ...]:
+    return overlap.policy, overlap.group, overlap.share, overlap.quiet_ms
+
+
+def _pairs(flat: Sequence[str]) -> tuple[tuple[str, str], ...]:
+    return tuple(zip(flat[::2], flat[1::2], strict=True))
 
 
 def _ms(seconds: float) -> int:

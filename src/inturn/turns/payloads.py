@@ -26,11 +26,14 @@ def respond_payload(
     *,
     user_id: str | None = None,
     channel: str | None = None,
+    address: Mapping[str, Any] | None = None,
     metadata: Mapping[str, Any] | None = None,
     images: Sequence[str] = (),
     stream: bool = False,
 ) -> RespondPayload:
     """Make the payload of a user's message, or raise `InvalidInputError` that says what is wrong."""
+    if address and channel is None:
+        raise InvalidInputError("an address is one on a channel; give the channel's name with it")
     return RespondPayload(
         session_id=check_id(session_id),
         user_id=None if user_id is None else check_id(user_id, "user ID"),
@@ -38,6 +41,7 @@ def respond_payload(
         images=_checked_images(images, settings.max_payload_bytes),
         stream=_checked_flag(stream, "stream"),
         channel=None if channel is None else check_id(channel, "channel"),
+        address=_plain(address, "address") or {},
         metadata=_plain(metadata, "metadata") or {},
     )
 

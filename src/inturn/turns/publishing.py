@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from inturn.contract import PRIORITY_NORMAL, PRIORITY_RECOVERY, RESPOND, TURNS_QUEUE
+from inturn.contract import (
+    DELIVER,
+    DELIVERY_QUEUE,
+    PRIORITY_NORMAL,
+    PRIORITY_RECOVERY,
+    RESPOND,
+    TURNS_QUEUE,
+)
 
 if TYPE_CHECKING:
     from celery import Celery
@@ -24,6 +31,18 @@ def publish_turn(app: Celery, session_id: str, turn_id: str, *, urgent: bool = F
         priority=PRIORITY_RECOVERY if urgent else PRIORITY_NORMAL,
         # The result is stored by whoever drives the session, under the turn's ID; whoever waits for it
         # subscribes when asking. And a wake-up is no child of the task that happens to publish it.
+        ignore_result=True,
+        add_to_parent=False,
+    )
+
+
+def publish_delivery(app: Celery, session_id: str, *, urgent: bool = False) -> None:
+    """Send the task `deliver` for the session; it names nothing else. Raises as `publish_turn`."""
+    app.send_task(
+        DELIVER,
+        kwargs={"session_id": session_id},
+        queue=DELIVERY_QUEUE,
+        priority=PRIORITY_RECOVERY if urgent else PRIORITY_NORMAL,
         ignore_result=True,
         add_to_parent=False,
     )

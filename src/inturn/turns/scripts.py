@@ -16,14 +16,14 @@ T = TypeVar("T")
 
 
 class Scripts:
-    """The scripts `lua/<name>.lua` of these names.
+    """The scripts `lua/<name>.lua` of these names, with what they share (`lua/<common>.lua`) before each.
 
     Raises `MailboxUnavailableError` where Redis cannot be reached, `MailboxError` where it refuses.
     """
 
-    def __init__(self, redis: Redis, *names: str) -> None:
+    def __init__(self, redis: Redis, *names: str, common: str | None = None) -> None:
         self._redis = redis
-        self._scripts = {name: _Script(name) for name in names}
+        self._scripts = {name: _Script(*([common] if common else []), name) for name in names}
 
     def run(self, name: str, keys: Sequence[str], *args: str | int) -> Any:
         """Run one script; gives its reply."""
@@ -58,6 +58,6 @@ class Scripts:
 
 
 class _Script:
-    def __init__(self, name: str) -> None:
-        self.text = (files("inturn.turns") / "lua" / f"{name}.lua").read_text()
+    def __init__(self, *names: str) -> None:
+        self.text = "".join((files("inturn.turns") / "lua" / f"{name}.lua").read_text() for name in names)
         self.sha = hashlib.sha1(self.text.encode(), usedforsecurity=False).hexdigest()

@@ -22,13 +22,21 @@ class Sweeper:
 
     It runs in every worker process rather than in beat, because it is what makes a lossy broker safe, and
     must not have a single point of failure. Sweeping costs two pipelines, however many sessions wait.
-    A process that is about to end leaves it to the others: `unless` is asked before each sweep.
+    A process that is about to end leaves it to the others: `unless` is asked before each sweep. `name` tells
+    in the log what waits in the mailboxes.
     """
 
     def __init__(
-        self, mailbox: Mailbox, wake: Wake, every: float, *, unless: Callable[[], object] = lambda: False
+        self,
+        mailbox: Mailbox,
+        wake: Wake,
+        every: float,
+        *,
+        unless: Callable[[], object] = lambda: False,
+        name: str = "turns",
     ) -> None:
         self._mailbox = mailbox
+        self._name = name
         self._wake = wake
         self._every = every
         self._unless = unless
@@ -37,7 +45,7 @@ class Sweeper:
 
     def start(self) -> None:
         """Start sweeping; ends with the process."""
-        self._thread = threading.Thread(target=self._run, name="inturn-sweeper", daemon=True)
+        self._thread = threading.Thread(target=self._run, name=f"inturn-sweeper-{self._name}", daemon=True)
         self._thread.start()
 
     def stop(self) -> None:
@@ -61,7 +69,7 @@ class Sweeper:
                 except Exception as error:
                     failure = error
                 else:
-                    log.info("session woken", **kicked._asdict())
+                    log.info("session woken", waiting=self._name, **kicked._asdict())
                     woken += 1
                     continue
             self._mailbox.unkick(kicked, delay=self._every)
@@ -78,4 +86,4 @@ class Sweeper:
                 self.sweep()
             except Exception as error:
                 # Whatever it is (Redis away, broker away), the next sweep tries again.
-                log.warning("sweep failed", error=f"{type(error).__name__}: {error}")
+                log.warning("sweep failed", waiting=self._name, error=f"{type(error).__name__}: {error}")

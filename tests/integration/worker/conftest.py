@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import secrets
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -13,6 +15,7 @@ import pytest
 from celery import Celery
 from psycopg import sql
 from pytest_celery import CeleryTestBackend, CeleryTestWorker, RedisTestBackend, RedisTestBroker
+from starlette.testclient import TestClient
 
 from inturn.client import Client
 from inturn.persistence import PersistenceAdapter, open_adapter
@@ -20,8 +23,11 @@ from inturn.settings import Settings, load_settings
 from inturn.turns import Mailbox
 from inturn.turns.connection import connect
 from tests.nodes import InturnWorker, LocalRedis, ProcessContainer, redis_container, worker_container
+from tests.web import Web, web_here, web_process
 
 StartWorker = Callable[..., CeleryTestWorker]
+StartWeb = Callable[..., Web]
+WebHere = Callable[..., TestClient]
 
 
 # One Redis is broker and result backend, as it is by default; the plugin would also try RabbitMQ and others.
@@ -177,3 +183,33 @@ def store(store_url: str) -> Iterator[PersistenceAdapter]:
     """The store of this test's workers, seen from outside."""
     with open_adapter(store_url) as adapter:
         yield adapter
+
+
+@pytest.fixture
+def start_web(tmp_path: Path, worker_env: dict[str, str]) -> Iterator[StartWeb]:
+    """Start a web process: `start_web(INTURN_RATE_LIMIT="2/minute")`."""
+    with ExitStack() as stack:
+        yield lambda **env: stack.enter_context(web_process(tmp_path, {**worker_env, **env}))
+
+
+@pytest.fixture
+def web(start_web: StartWeb) -> Web:
+    """A web process without authentication, for whoever is on this machine."""
+    return start_web()
+
+
+@pytest.fixture
+def here(broker_url: str, store_url: str) -> Iterator[WebHere]:
+    """Make the web application in this process: `here(rate_limit="2/minute")` gives a client of it.
+
+    `host` and `address` are whom it asks for and where it is; the rest are settings.
+    """
+    handlers = logging.getLogger().handlers[:]
+    with ExitStack() as stack:
+
+        def make(host: str = "127.0.0.1", address: str = "127.0.0.1", **settings: Any) -> TestClient:
+            given = {"redis_url": broker_url, "database_url": store_url, **settings}
+            return stack.enter_context(web_here(load_settings(**given), host=host, address=address))
+
+        yield make
+    logging.getLogger().handlers[:] = handlers

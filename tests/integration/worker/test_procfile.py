@@ -17,6 +17,7 @@ pytestmark = pytest.mark.process
 READY = {
     "web": "Uvicorn running on",
     "worker": "ready.",
+    "delivery": "ready.",
     "beat": "beat: Starting",
     "flower": "Visit me at",
 }

@@ -103,6 +103,20 @@ class TestBranches:
         assert bot.respond("it broke").is_route_complete
         assert bot.respond("so?").route == "repair", "a branch comes before on_complete"
 
+    def test_a_route_that_a_branch_leaves_early_is_not_complete(self) -> None:
+        ask = Step("What?", collect=["topic"], branches=[Branch(route="human", when=about("praise"))])
+        human = Route("Human", steps=[Step("A human will come.")], when=lambda turn: "topic" in turn.data)
+        bot = agent(
+            [{"topic": "praise", "next_step": "done", "message": "Oh!"}, {"message": "A human will come."}],
+            ask, ORDER, routes=[human],
+            route={"required_fields": ["topic", "order"], "when": lambda turn: True},
+        )  # fmt: skip
+
+        assert not bot.respond("lovely").is_route_complete
+        assert bot.respond("so?").route == "human"
+        assert bot.session.current is not None
+        assert [entry.completed for entry in bot.session.current.route_history] == [False, True]
+
     def test_a_step_that_says_something_can_branch_too(self) -> None:
         hello = Step("Hello!", id="hello", branches=[Branch("comment", when=lambda turn: True)])
         bot = agent([{"message": "Hello!"}, {"message": "Else?"}], hello, ORDER, COMMENT)

@@ -39,6 +39,12 @@ def found(text: str, **options: bool) -> list[tuple[str, object]]:
         ("next Thursday", "2026-10-08"),
         ("Monday", "2026-10-05"),
         ("on sat", "2026-10-03"),
+        ("yesterday", "2026-09-30"),
+        ("the day before yesterday", "2026-09-29"),
+        ("two weeks ago", "2026-09-17"),
+        ("last Monday", "2026-09-28"),
+        ("last thursday", "2026-09-24"),
+        ("last friday", "2026-09-25"),
         ("fri at 9", "2026-10-02"),
     ],
 )
@@ -132,6 +138,28 @@ def test_what_is_no_date_or_time_is_none(text: str) -> None:
 def test_a_bare_number_is_an_hour_where_a_time_is_expected(text: str) -> None:
     assert found(text, expects_time=True) == [("time", "20:00:00")]
     assert found(text) == [("number", 8)]
+
+
+@pytest.mark.parametrize(
+    ("text", "code"),
+    [
+        ("A-1001", "A-1001"),
+        ("my order is ab1001.", "ab1001"),
+        ("#7 please", "7"),
+        ("4711", "4711"),
+        ("GB-2026-004", "GB-2026-004"),
+    ],
+)
+def test_a_code_is_found_where_one_is_expected(text: str, code: str) -> None:
+    assert ("code", code) in found(text, expects_code=True)
+    assert "code" not in dict(found(text))
+
+
+@pytest.mark.parametrize(
+    "text", ["room 12", "v2", "7pm", "2026-12-24", "24.12.2026", "555-010-1234", "1,500"]
+)
+def test_what_is_something_else_is_no_code(text: str) -> None:
+    assert "code" not in dict(found(text, expects_code=True))
 
 
 def test_the_end_of_a_very_long_text_is_not_read() -> None:

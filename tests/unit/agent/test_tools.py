@@ -223,6 +223,23 @@ class TestCalls:
         assert ask("ann", "car") == "This call is not permitted."
         assert done == ["tea"]
 
+    def test_permission_is_that_of_who_speaks_and_not_of_who_began_the_conversation(self) -> None:
+        """As in a thread of a team, where others may join in."""
+        store = MemoryAdapter()
+
+        @tool(permit=lambda turn, arguments: turn.user_id == "ann")
+        def refund() -> str:
+            """Give the money back."""
+            return "refunded"
+
+        def ask(user: str | None) -> str:
+            bot = agent([wants(call("refund")), "ok"], refund)
+            bot.bind("s", user_id=user, persistence=store).respond("refund")
+            return requests(bot)[1].rounds[0].outputs[0]
+
+        said = [ask(user) for user in ("ann", "mallory", None)]
+        assert said == ["refunded", "This call is not permitted.", "refunded"]
+
     def test_a_permit_that_fails_refuses(self) -> None:
         @tool(permit=lambda turn, arguments: bool(arguments["no such argument"]))
         def refund() -> str:

@@ -4,7 +4,8 @@
 -- ARGV   1 session ID  2 turn ID  3 how long to know the turn's ID, ms  4 the most IDs to know
 -- reply  'dropped'    it waited and never runs; a replay, or a later call, answers the same
 --        'signalled'  it runs; its owner sees the flag with its next piece of text or its next renewal,
---                     and so does whoever takes the turn over from it
+--                     and so does whoever takes the turn over from it. So with a turn that is one with
+--                     others and has begun, also between two tries: it cannot be taken out of them any more
 --        'unknown'    it is not in the mailbox
 --
 -- Invariant: a dropped turn counts as done, so a late delivery of the same event does not bring it back. The
@@ -18,16 +19,15 @@ local place = redis.call('LPOS', KEYS[2], turn)
 if not place then
   return tonumber(redis.call('ZSCORE', KEYS[5], turn) or 0) % 1 > 0 and 'dropped' or 'unknown'
 end
-if place == 0 then
-  local held = redis.call('HMGET', KEYS[4], 'owner', 'until')
-  if held[1] and tonumber(held[2] or 0) > now then
-    redis.call('HSET', KEYS[4], 'stop', turn)
-    return 'signalled'
-  end
+local head = redis.call('LINDEX', KEYS[2], 0)
+local count = tonumber(redis.call('HGET', KEYS[4], 'set:' .. head) or 1)
+if place < count and (count > 1 or is_live(now)) then
+  stop(head, now, ARGV[1])
+  return 'signalled'
 end
 redis.call('LREM', KEYS[2], 1, turn)
 redis.call('HDEL', KEYS[3], turn)
-redis.call('HDEL', KEYS[4], 'att:' .. turn)
+redis.call('HDEL', KEYS[4], 'att:' .. turn, 'set:' .. turn, 'join:' .. turn)
 if place == 0 then
   redis.call('HDEL', KEYS[4], 'stop')
 end

@@ -1,10 +1,13 @@
--- finish: take a turn off the mailbox and decide what comes next, in one step.
+-- finish: take a turn off the mailbox, with those that were merged into it, and decide what comes next, in
+-- one step.
 --
 -- KEYS   1 active (zset)  2 queue (list)  3 payloads (hash)  4 session (hash)  5 done (zset)
 -- ARGV   1 session ID  2 owner's token  3 turn ID  4 go on? (1 or 0)  5 lease ms  6 grace ms
 --        7 how long to know the turn's ID, ms  8 the most IDs to know
--- reply  { 'next', head, payload, attempts, waiting }  the lease is kept
+-- reply  { 'next', head, payload, attempts, waiting, { turn, payload, ... } }  the lease is kept; the turns at
+--                           the end are one with the head, as for `begin`
 --        { 'empty' }        nothing waits; the lease is released
+--        { 'quiet' }        what waits is held back for messages that may still come; the lease is released
 --        { 'yield', head }  the lease is released; publish the head's message
 --        { 'lost' }         somebody else drives the session; nothing was changed
 --
@@ -22,39 +25,52 @@ if held[1] ~= token then
     return { 'lost' }
   end
   local head = redis.call('LINDEX', KEYS[2], 0)
-  return (held[3] == 'yield' and head) and { 'yield', head } or { 'empty' }
+  if held[3] == 'yield' and head then
+    return { 'yield', head }
+  end
+  return { held[3] == 'quiet' and 'quiet' or 'empty' }
 end
 
 local head = redis.call('LINDEX', KEYS[2], 0)
 local replay = head ~= turn
 if not replay then
   local keep = tonumber(ARGV[7])
-  redis.call('LPOP', KEYS[2])
-  redis.call('HDEL', KEYS[3], turn)
-  redis.call('HDEL', KEYS[4], 'att:' .. turn, 'stop')
-  redis.call('ZADD', KEYS[5], now, turn)
+  local count = tonumber(redis.call('HGET', KEYS[4], 'set:' .. turn) or 1)
+  for _, each in ipairs(redis.call('LPOP', KEYS[2], count)) do
+    redis.call('HDEL', KEYS[3], each)
+    redis.call('HDEL', KEYS[4], 'att:' .. each, 'set:' .. each, 'join:' .. each)
+    redis.call('ZADD', KEYS[5], now, each)
+  end
+  redis.call('HDEL', KEYS[4], 'stop')
   redis.call('ZREMRANGEBYSCORE', KEYS[5], '-inf', now - keep)
   redis.call('ZREMRANGEBYRANK', KEYS[5], 0, -1 - tonumber(ARGV[8]))
   redis.call('PEXPIRE', KEYS[5], keep)
   head = redis.call('LINDEX', KEYS[2], 0)
 end
 
-if head and ARGV[4] == '1' then
-  local till = now + tonumber(ARGV[5])
-  redis.call('HSET', KEYS[4], 'until', till)
-  redis.call('ZADD', KEYS[1], till, session)
+local till = head and quiet_until(head) or 0
+if head and till <= now and ARGV[4] == '1' then
+  local lapses = now + tonumber(ARGV[5])
+  redis.call('HSET', KEYS[4], 'until', lapses)
+  redis.call('ZADD', KEYS[1], lapses, session)
   local attempts
   if replay then
     attempts = tonumber(redis.call('HGET', KEYS[4], 'att:' .. head) or 0)
   else
     attempts = redis.call('HINCRBY', KEYS[4], 'att:' .. head, 1)
   end
-  return { 'next', head, redis.call('HGET', KEYS[3], head), attempts, redis.call('LLEN', KEYS[2]) }
+  return {
+    'next', head, redis.call('HGET', KEYS[3], head), attempts, redis.call('LLEN', KEYS[2]), settle(head)
+  }
 end
 
 redis.call('HDEL', KEYS[4], 'owner', 'until')
-redis.call('HSET', KEYS[4], 'last', this, 'reply', head and 'yield' or 'empty')
-if head then
+local reply = till > now and 'quiet' or head and 'yield' or 'empty'
+redis.call('HSET', KEYS[4], 'last', this, 'reply', reply)
+if reply == 'quiet' then
+  redis.call('ZADD', KEYS[1], till, session)
+  return { 'quiet' }
+elseif head then
   redis.call('ZADD', KEYS[1], now + tonumber(ARGV[6]), session)
   return { 'yield', head }
 end

@@ -8,8 +8,8 @@ local now = redis.call('TIME')
 now = now[1] * 1000 + math.floor(now[2] / 1000)
 local place = redis.call('LPOS', KEYS[2], ARGV[1])
 if place then
-  local held = redis.call('HMGET', KEYS[4], 'owner', 'until')
-  if place == 0 and held[1] and tonumber(held[2] or 0) > now then
+  local count = tonumber(redis.call('HGET', KEYS[4], 'set:' .. redis.call('LINDEX', KEYS[2], 0)) or 1)
+  if place < count and is_live(now) then
     return { 'running', 0 }
   end
   return { 'waiting', place }

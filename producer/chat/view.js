@@ -1,0 +1,129 @@
+// The view: how a conversation looks. What was said goes in as text, and nowhere as HTML.
+
+const WHO = { user: "You:", assistant: "Reply:" };
+
+const byId = (id) => document.getElementById(id);
+
+// One message: who, what, and the state it is in.
+export class Message {
+  #text = new Text();
+  #state;
+  #words;
+  #button;
+
+  constructor(role, text = "") {
+    const item = byId("message").content.cloneNode(true).firstElementChild;
+    item.classList.add(role);
+    item.querySelector(".who").textContent = WHO[role];
+    item.querySelector(".text").append(this.#text);
+    this.#state = item.querySelector(".state");
+    this.#words = item.querySelector(".words");
+    this.#button = item.querySelector("button");
+    this.#text.data = text;
+    this.item = item;
+  }
+
+  get text() {
+    return this.#text.data;
+  }
+
+  set text(text) {
+    if (text !== this.text) atTheEnd.keep(() => (this.#text.data = text));
+  }
+
+  append(text) {
+    atTheEnd.keep(() => this.#text.appendData(text));
+  }
+
+  // Show a state in words, with what can be done: { label, press }. Without words there is none.
+  mark(kind, words = "", action = null) {
+    atTheEnd.keep(() => {
+      this.item.dataset.state = kind;
+      this.#state.hidden = !words;
+      if (this.#words.textContent !== words) this.#words.textContent = words;
+      this.#button.hidden = action === null;
+      this.#button.textContent = action?.label ?? "";
+      this.#button.onclick = action?.press ?? null;
+    });
+  }
+
+  remove() {
+    this.item.remove();
+  }
+}
+
+export const view = {
+  clear() {
+    byId("log").replaceChildren();
+    byId("empty").hidden = true;
+    this.showEarlier(null);
+    this.connection("");
+    this.mayStop(false);
+  },
+
+  // Show a message behind another one (null: before all), or at the end.
+  add(message, behind) {
+    atTheEnd.keep(() => {
+      if (behind === undefined) byId("log").append(message.item);
+      else if (behind === null) byId("log").prepend(message.item);
+      else behind.item.after(message.item);
+      byId("empty").hidden = true;
+    });
+  },
+
+  // Show messages that were said before all others, and leave on the screen what is there.
+  prepend(messages) {
+    const root = document.documentElement;
+    const below = root.scrollHeight - root.scrollTop;
+    byId("log").prepend(...messages.map((message) => message.item));
+    root.scrollTop = root.scrollHeight - below;
+  },
+
+  showWhetherEmpty() {
+    byId("empty").hidden = byId("log").childElementCount > 0;
+  },
+
+  // `press` gets what was said before the first message that is shown; null: there is nothing.
+  showEarlier(press) {
+    byId("earlier").hidden = press === null;
+    byId("earlier").onclick = press;
+  },
+
+  connection(words) {
+    if (byId("connection").textContent !== words) byId("connection").textContent = words;
+  },
+
+  mayStop(may) {
+    byId("stop").hidden = !may;
+  },
+
+  // Have screen readers say something.
+  announce(words) {
+    byId("announcer").textContent = words;
+  },
+};
+
+// Keeps the end of the conversation in sight while text comes, unless somebody has scrolled away from it.
+export const atTheEnd = {
+  is: true,
+
+  watch() {
+    const seen = ([end]) => {
+      this.is = end.isIntersecting;
+      byId("latest").hidden = this.is;
+    };
+    new IntersectionObserver(seen, { rootMargin: "0px 0px 40px" }).observe(byId("end"));
+    byId("latest").onclick = () => this.go();
+  },
+
+  keep(change) {
+    const was = this.is;
+    change();
+    if (was) this.go();
+  },
+
+  go() {
+    this.is = true;
+    document.documentElement.scrollTop = document.documentElement.scrollHeight;
+  },
+};

@@ -1,0 +1,73 @@
+"""Store: the sessions as the web application reads them."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from inturn.errors import StoreError, StoreUnavailableError
+from inturn.persistence import PersistenceAdapter, open_adapter
+from inturn.settings import Settings
+
+MOST_AT_ONCE = 24
+"""Threads that may be in the store at the same time, of the 40 that handle requests: while the database is
+away each of them is held for seconds, and what needs no database must go on."""
+PATIENCE = 1.0
+"""Seconds to wait for a place, and how long the database counts as away once it has kept somebody waiting."""
+
+
+class Store:
+    """One adapter for all threads, opened when it is first used: the application starts without it."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._adapter: PersistenceAdapter | None = None
+        self._opening = threading.Lock()
+        self._places = threading.BoundedSemaphore(min(settings.database_pool, MOST_AT_ONCE))
+        self._away_until = 0.0
+
+    @contextmanager
+    def use(self) -> Iterator[PersistenceAdapter]:
+        """Give the adapter; raises `StoreUnavailableError`, at once where others have just waited in vain."""
+        if time.monotonic() < self._away_until or not self._places.acquire(timeout=PATIENCE):
+            raise StoreUnavailableError("the database does not answer in time; repeat the request")
+        began = time.monotonic()
+        try:
+            yield self._ready()
+        except StoreUnavailableError:
+            if time.monotonic() - began > PATIENCE:
+                self._away_until = time.monotonic() + PATIENCE
+            raise
+        finally:
+            self._places.release()
+
+    def close(self) -> None:
+        """Give the connections back."""
+        if self._adapter is not None:
+            self._adapter.close()
+
+    def _ready(self) -> PersistenceAdapter:
+        if self._adapter is None:
+            if not self._opening.acquire(timeout=PATIENCE):
+                raise StoreUnavailableError("the database is not there yet; repeat the request")
+            try:
+                self._adapter = self._adapter or self._opened()
+            finally:
+                self._opening.release()
+        return self._adapter
+
+    def _opened(self) -> PersistenceAdapter:
+        settings = self._settings
+        adapter = open_adapter(settings.database_url.get_secret_value(), pool_size=settings.database_pool)
+        try:
+            adapter.initialize()
+        except StoreError as error:
+            adapter.close()
+            # As in the workers: somebody will mend it, and the request may be repeated then.
+            raise StoreUnavailableError(str(error)) from error
+        except BaseException:
+            adapter.close()
+            raise
+        return adapter

@@ -1,0 +1,94 @@
+"""The store as the web application uses it: opened when it is there, and never waited for by everybody."""
+
+from __future__ import annotations
+
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from inturn.errors import StoreUnavailableError
+from inturn.persistence import MemoryAdapter
+from inturn.session import create_session
+from inturn.settings import load_settings
+from producer import store as stores
+from producer.store import Store
+
+
+def test_it_is_opened_when_it_is_first_used_and_again_until_that_works(tmp_path: Path) -> None:
+    store = Store(load_settings(database_url=f"sqlite:///{tmp_path}/later/sessions.db"))
+    with pytest.raises(StoreUnavailableError), store.use():
+        pass
+    (tmp_path / "later").mkdir()
+
+    with store.use() as adapter:
+        assert adapter.load("s") is None
+    store.close()
+
+
+def test_all_threads_share_one_adapter(tmp_path: Path) -> None:
+    store = Store(load_settings(database_url=f"sqlite:///{tmp_path}/sessions.db"))
+    seen = []
+
+    def use() -> None:
+        with store.use() as adapter:
+            seen.append(adapter)
+
+    threads = [threading.Thread(target=use) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert len(seen) == 8
+    assert len(set(map(id, seen))) == 1
+    store.close()
+
+
+def test_threads_that_find_no_place_are_refused_soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stores, "PATIENCE", 0.05)
+    store = Store(load_settings(database_url="memory://", database_pool=1))
+    with store.use(), pytest.raises(StoreUnavailableError), store.use():
+        pass
+
+    with store.use() as adapter:
+        adapter.commit(create_session("s"), expected_version=0)
+
+
+def test_after_somebody_has_waited_in_vain_others_are_refused_at_once_for_a_moment(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(stores, "PATIENCE", 0.2)
+    asked = []
+
+    def load(self: MemoryAdapter, session_id: str) -> None:
+        asked.append(session_id)
+        time.sleep(0.25)
+        raise StoreUnavailableError
+
+    monkeypatch.setattr(MemoryAdapter, "load", load)
+    store = Store(load_settings(database_url="memory://"))
+
+    def use() -> None:
+        with store.use() as adapter:
+            adapter.load("s")
+
+    for _ in range(20):
+        with pytest.raises(StoreUnavailableError):
+            use()
+    assert len(asked) == 1
+    time.sleep(0.25)
+    with pytest.raises(StoreUnavailableError):
+        use()
+    assert len(asked) == 2
+
+
+def test_one_lost_connection_refuses_nobody_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(MemoryAdapter, "load", lambda *_: (_ for _ in ()).throw(StoreUnavailableError()))
+    store = Store(load_settings(database_url="memory://"))
+    with pytest.raises(StoreUnavailableError), store.use() as adapter:
+        adapter.load("s")
+
+    with store.use() as adapter:
+        adapter.ping()
