@@ -15,7 +15,9 @@ MOST_AT_ONCE = 24
 """Threads that may be in the store at the same time, of the 40 that handle requests: while the database is
 away each of them is held for seconds, and what needs no database must go on."""
 PATIENCE = 1.0
-"""Seconds to wait for a place, and how long the database counts as away once it has kept somebody waiting."""
+"""Seconds to wait for a place; a database that lets one wait longer and then fails counts as away."""
+RETRY_SECONDS = 2.0
+"""How often one request tries whether a database that was away is back; the others are refused meanwhile."""
 
 
 class Store:
@@ -26,19 +28,23 @@ class Store:
         self._adapter: PersistenceAdapter | None = None
         self._opening = threading.Lock()
         self._places = threading.BoundedSemaphore(min(settings.database_pool, MOST_AT_ONCE))
-        self._away_until = 0.0
+        self._is_away = False
+        self._next_try = 0.0
 
     @contextmanager
     def use(self) -> Iterator[PersistenceAdapter]:
         """Give the adapter; raises `StoreUnavailableError`, at once where others have just waited in vain."""
-        if time.monotonic() < self._away_until or not self._places.acquire(timeout=PATIENCE):
-            raise StoreUnavailableError("the database does not answer in time; repeat the request")
         began = time.monotonic()
+        if self._is_away and began < self._next_try:
+            raise StoreUnavailableError("the database is away; repeat the request")
+        self._next_try = began + RETRY_SECONDS
+        if not self._places.acquire(timeout=PATIENCE):
+            raise StoreUnavailableError("the database does not answer in time; repeat the request")
         try:
             yield self._ready()
+            self._is_away = False
         except StoreUnavailableError:
-            if time.monotonic() - began > PATIENCE:
-                self._away_until = time.monotonic() + PATIENCE
+            self._is_away = self._is_away or time.monotonic() - began > PATIENCE
             raise
         finally:
             self._places.release()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import random
+from collections.abc import Sequence
 from typing import Any, Literal, NoReturn
 
 import structlog
@@ -84,17 +85,19 @@ class Attempt:
         sent, ids = entry.sent, entry.ids
         doubtful = entry.doubtful or entry.state == "sending"
         while sent < len(parts):
+            # In this order: a turn that leaves its mailbox after this look has changed the session before the
+            # mark is written to it.
+            waiting = self._runtime.mailbox.queue(self._lease.session_id)
             # What was taken is counted in the same step in which the next is marked.
             self._change(state="sending", sent=sent, ids=ids, doubtful=doubtful, error=None)
-            self._check()
+            self._check(waiting)
             ids = [*ids, self._send(parts[sent])]
             sent += 1
         self._end("sent", sent=sent, ids=ids)
 
-    def _check(self) -> None:
+    def _check(self, waiting: Sequence[str]) -> None:
         """Go on if the part that is marked may go out, and if it is still for us to send it."""
         try:
-            waiting = self._runtime.mailbox.queue(self._lease.session_id)
             reason = self._channel.may_send(self._outbox.session, waiting)
             # A pause between here and the platform is all that is left for two owners to send the same.
             self._runtime.deliveries.mailbox.renew_all([self._lease])

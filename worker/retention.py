@@ -40,8 +40,9 @@ class RetentionReport(BaseModel):
 def clean_up(runtime: Runtime, *, dry_run: bool = False) -> RetentionReport:
     """Apply the policy of the settings once; run again, it goes on where it stopped.
 
-    A session with a waiting turn or delivery stays, and so does one that changed since it was selected:
-    deletion is bound to the version that was seen.
+    A session with a waiting turn or delivery stays, and one whose user wants no more messages (see
+    `Channel.may_send`), and one that changed since it was selected: deletion is bound to the version that was
+    seen.
     """
     report = RetentionReport(dry_run=dry_run)
     deadline = time.monotonic() + BUDGET_SECONDS
@@ -79,6 +80,12 @@ def _batches(
         )
         ids = [session.id for session in page.items]
         busy = runtime.mailbox.waiting(ids) | runtime.deliveries.mailbox.waiting(ids)
+        # Who has said STOP must not be written to again because what they said was forgotten.
+        busy |= {
+            session.id
+            for session in page.items
+            if any(channel.may_send(session) for channel in runtime.channels.values())
+        }
         report.skipped += len(busy)
         yield [session for session in page.items if session.id not in busy]
         cursor = page.cursor

@@ -58,6 +58,7 @@ function askForToken(why) {
   byId("why").textContent = why ? `This was not accepted: ${why}.` : "This chat wants to know who you are.";
   form.hidden = false;
   byId("composer").hidden = true;
+  byId("sign-out").hidden = true;
   byId("token").focus();
   return new Promise((resolve) => {
     form.onsubmit = (event) => {

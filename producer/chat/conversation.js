@@ -116,9 +116,12 @@ export class Conversation {
   async #send() {
     if (this.#sending) return;
     this.#sending = true;
-    let turn;
-    while ((turn = this.#turns.find((turn) => !turn.id && !turn.isOver))) await this.#sendOne(turn);
-    this.#sending = false;
+    try {
+      let turn;
+      while ((turn = this.#turns.find((turn) => !turn.id && !turn.isOver))) await this.#sendOne(turn);
+    } finally {
+      this.#sending = false;
+    }
   }
 
   async #sendOne(turn) {
@@ -154,9 +157,12 @@ export class Conversation {
   async #read() {
     if (this.#reading || !this.#loaded) return;
     this.#reading = true;
-    let turn;
-    while (([turn] = this.#open) && turn) await this.#readOne(turn);
-    this.#reading = false;
+    try {
+      let turn;
+      while (([turn] = this.#open) && turn) await this.#readOne(turn);
+    } finally {
+      this.#reading = false;
+    }
   }
 
   async #readOne(turn) {
@@ -197,8 +203,10 @@ export class Conversation {
   #end(turn, { status, reply, error }) {
     turn.isOver = true;
     outbox.drop(this.id, turn.key);
+    turn.asked.mark("");
     if (status === "cancelled") {
       turn.asked.mark("withdrawn", "withdrawn");
+      view.announce("withdrawn");
     } else if (status === "done") {
       // A reply to several messages stands behind the last of them, as it does in the history.
       const first = this.#turns.find((other) => other !== turn && other.id === reply.turn_id);

@@ -114,6 +114,10 @@ export const atTheEnd = {
     };
     new IntersectionObserver(seen, { rootMargin: "0px 0px 40px" }).observe(byId("end"));
     byId("latest").onclick = () => this.go();
+    // A phone's keyboard and a message of many lines take room from below.
+    const resized = new ResizeObserver(() => this.keep(() => {}));
+    resized.observe(document.querySelector("footer"));
+    addEventListener("resize", () => this.keep(() => {}));
   },
 
   keep(change) {

@@ -68,7 +68,8 @@ class TurnHandle:
 
         Raises `TurnFailedError` for a turn that was recorded as failed, `TurnCancelledError` for a dropped
         one, `TurnTimeoutError` if there is no result yet: it is not lost, ask again. A turn that was stopped
-        gives what it had said until then, with the finish reason `interrupted`.
+        gives what it had said until then, with the finish reason `interrupted`; one that was merged gives the
+        reply of the turn that it became part of, with that one's `turn_id`.
         """
         for _, result in self._client.collect([self], timeout=timeout):
             _check(result)

@@ -72,6 +72,21 @@ class Chat:
         """Wait until messages and replies are in these states, in order."""
         expect(self.states).to_have_text(list(words))
 
+    def watch_replies(self) -> None:
+        """From now on note each text that the last reply has; see `noted`."""
+        self.page.evaluate(
+            """() => {
+                const noted = (window.noted = []);
+                const log = document.getElementById("log");
+                const last = () => [...log.querySelectorAll(".assistant .text")].at(-1)?.textContent;
+                const everything = { childList: true, characterData: true, subtree: true };
+                new MutationObserver(() => noted.push(last())).observe(log, everything);
+            }"""
+        )
+
+    def noted(self) -> list[str]:
+        return [text for text in self.page.evaluate("noted") if text is not None]
+
     def history(self, store: PersistenceAdapter) -> list[str]:
         """What the store has of the conversation on the page."""
         found = store.find_messages(MessageQuery(session_id=self.session_id, limit=1000))

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import threading
+
 import pytest
 from playwright.sync_api import Route, expect
 
 from tests.agents import let_go, read_journal, reply_to
 from tests.browser.chat import Chat
 from tests.browser.conftest import House
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.process
 
@@ -96,6 +99,19 @@ def test_a_page_that_is_loaded_again_goes_on_with_what_runs_and_waits(house: Hou
     assert calls(house, "loaded pause again") == ["loaded pause again"]
 
 
+def test_a_reply_that_ended_while_nobody_looked_is_there_once(house: House, chat: Chat) -> None:
+    chat.say("unseen pause")
+    chat.expect_said("unseen pause", "you said: unseen ")
+    session_id = chat.session_id
+    chat.page.goto("about:blank")
+    let_go(house.journal)
+    wait_until(lambda: house.store.load(session_id))
+    chat.page.go_back()
+
+    chat.expect_said("unseen pause", "you said: unseen pause")
+    chat.expect_states()
+
+
 def test_a_message_is_sent_once_however_often_one_clicks(house: House, chat: Chat) -> None:
     chat.box.fill("clicked")
     chat.button("Send").dblclick()
@@ -107,21 +123,36 @@ def test_a_message_is_sent_once_however_often_one_clicks(house: House, chat: Cha
     assert calls(house, "clicked", "entered") == ["clicked", "entered"]
 
 
-def test_a_message_whose_answer_was_lost_is_sent_again_and_is_the_same(house: House, chat: Chat) -> None:
-    keys = []
+@pytest.mark.parametrize("reloads", [False, True], ids=["the page stays", "the page is loaded again"])
+def test_a_message_whose_answer_was_lost_is_sent_again_and_is_the_same(
+    reloads: bool, house: House, chat: Chat
+) -> None:
+    text = f"lost {reloads}"
+    keys: list[str] = []
+    broken = threading.Event()
+    broken.set()
 
     def lose_the_answer(route: Route) -> None:
         keys.append(route.request.headers["idempotency-key"])
-        route.fetch()
-        route.abort()
+        if broken.is_set():
+            route.fetch()
+            route.abort()
+        else:
+            route.continue_()
 
-    chat.page.route("**/turns", lose_the_answer, times=1)
-    with chat.page.expect_response("**/turns") as again:
-        chat.say("lost")
+    chat.page.route("**/turns", lose_the_answer)
+    chat.say(text)
+    chat.expect_states("not sent yet")
+    if reloads:
+        chat.page.reload()
+    else:
+        with chat.page.expect_request("**/turns"):
+            pass
+    broken.clear()
 
-    chat.expect_said("lost", "you said: lost")
-    assert keys == [again.value.request.headers["idempotency-key"]]
-    assert calls(house, "lost") == ["lost"]
+    chat.expect_said(text, f"you said: {text}")
+    assert len(set(keys)) == 1
+    assert calls(house, text) == [text]
 
 
 def test_what_is_written_offline_is_kept_and_sent_once_later(house: House, chat: Chat) -> None:
@@ -138,13 +169,15 @@ def test_what_is_written_offline_is_kept_and_sent_once_later(house: House, chat:
 
 
 def test_a_message_that_was_not_sent_outlives_the_page(house: House, chat: Chat) -> None:
-    chat.page.route("**/turns", lambda route: route.abort())
+    broken = threading.Event()
+    broken.set()
+    chat.page.route("**/turns", lambda route: route.abort() if broken.is_set() else route.continue_())
     chat.say("outlives")
     chat.expect_states("not sent yet")
     chat.page.reload()
     chat.expect_states("not sent yet")
     chat.expect_said("outlives")
-    chat.page.unroute("**/turns")
+    broken.clear()
 
     chat.expect_said("outlives", "you said: outlives")
     assert calls(house, "outlives") == ["outlives"]
@@ -159,6 +192,22 @@ def test_a_turn_that_fails_says_so(chat: Chat) -> None:
 
     expect(chat.replies.last).to_have_text("Sorry, that did not work.")
     chat.expect_states("failed")
+
+
+def test_messages_that_are_answered_together_have_one_reply_behind_the_last(house: House, chat: Chat) -> None:
+    chat.say("first pause")
+    chat.expect_states("writing")
+    for text in ("second", "third"):
+        house.client.respond(chat.session_id, text, stream=True, overlap="merge")
+    chat.page.reload()
+    chat.expect_states("writing", "queued behind 1", "queued behind 2")
+    let_go(house.journal)
+
+    whole = ["first pause", "you said: first pause", "second", "third", "you said: second\nthird"]
+    chat.expect_said(*whole)
+    chat.expect_states()
+    chat.page.reload()
+    chat.expect_said(*whole)
 
 
 def test_new_conversations_begin_empty_and_back_leads_to_the_one_before(chat: Chat) -> None:

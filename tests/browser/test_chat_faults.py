@@ -20,6 +20,7 @@ pytestmark = pytest.mark.process
 def test_web_processes_that_are_killed_and_stopped_in_mid_reply_cost_no_text(
     house: House, chat: Chat
 ) -> None:
+    chat.watch_replies()
     chat.say("killed pause and stopped count 50")
     chat.expect_said("killed pause and stopped count 50", "you said: killed ")
     house.web.process.kill("SIGKILL")
@@ -29,11 +30,13 @@ def test_web_processes_that_are_killed_and_stopped_in_mid_reply_cost_no_text(
     house.web.process.restart()
     let_go(house.journal)
 
-    whole = ["killed pause and stopped count 50", reply_to("killed pause and stopped count 50")]
+    reply = reply_to("killed pause and stopped count 50")
+    whole = ["killed pause and stopped count 50", reply]
     chat.expect_said(*whole)
     chat.expect_states()
     expect(chat.connection).to_have_text("")
     assert chat.history(house.store) == whole
+    assert [text for text in chat.noted() if not reply.startswith(text)] == [], "no text comes twice"
 
 
 def test_a_reply_whose_worker_is_killed_begins_anew_and_ends_right(
@@ -45,6 +48,7 @@ def test_a_reply_whose_worker_is_killed_begins_anew_and_ends_right(
     fast: dict[str, str],
 ) -> None:
     chat = open_chat(web)
+    chat.watch_replies()
     chat.say("one pause two count 50")
     chat.expect_states("waiting")
     victim = start_worker(**fast)
@@ -53,7 +57,9 @@ def test_a_reply_whose_worker_is_killed_begins_anew_and_ends_right(
     let_go(journal)
     start_worker(**fast)
 
-    whole = ["one pause two count 50", reply_to("one pause two count 50")]
+    reply = reply_to("one pause two count 50")
+    whole = ["one pause two count 50", reply]
     chat.expect_said(*whole)
     chat.expect_states()
     assert chat.history(store) == whole
+    assert [text for text in chat.noted() if not reply.startswith(text)] == [], "the old text goes first"

@@ -259,6 +259,33 @@ def test_an_agent_that_does_not_load(doctor: Doctor, tmp_path: Path, path: str, 
     assert words in report["agent"]["found"]
 
 
+def test_a_channel_that_cannot_be_made_is_named(doctor: Doctor) -> None:
+    report = doctor(INTURN_CHANNELS="nowhere:channel")
+    assert (report.code, report["channels"]["status"]) == (1, "failed")
+    assert "no module 'nowhere'" in report["channels"]["found"]
+
+
+@pytest.mark.process
+def test_replies_that_no_worker_sends_are_missed(
+    doctor: Doctor, env: dict[str, str], tmp_path: Path, worker: ProcessContainer
+) -> None:
+    channels = {"INTURN_CHANNELS": "tests.channels:channel", "TEST_RECEIVER": "http://127.0.0.1:1"}
+    report = doctor(**channels)
+    assert (report.code, report["channels"]["found"]) == (0, "recording")
+    assert report["delivery"]["status"] == "ok"
+
+    worker.kill("SIGKILL")
+    container = worker_container(tmp_path, {**env, **channels}, concurrency=1)
+    container.command += ["--queues", "turns"]
+    try:
+        container.start()
+        report = doctor(**channels)
+    finally:
+        container.remove()
+    assert (report.code, report["delivery"]["status"]) == (1, "failed")
+    assert "-Q delivery" in report["delivery"]["mend"]
+
+
 def test_wrong_settings_are_named_and_end_it(doctor: Doctor) -> None:
     report = doctor(INTURN_LEASE_SECONDS="soon")
     assert (report.code, report.statuses) == (1, {"settings": "failed"})

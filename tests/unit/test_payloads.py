@@ -78,3 +78,25 @@ def test_images_count_towards_the_size_of_the_payload() -> None:
 def test_a_flag_that_is_none_is_refused(stream: Any) -> None:
     with pytest.raises(InvalidInputError, match="stream must be true or false"):
         payload(stream=stream)
+
+
+@pytest.mark.parametrize(
+    ("address", "words"),
+    [
+        ("elsewhere", "address must be a mapping"),
+        ({"to": SECRET + "\x00"}, "address contains a NUL"),
+        ({"to": SECRET + "\ud800"}, "address contains a lone surrogate"),
+        ({"to": float("nan")}, "address is not JSON"),
+    ],
+)
+def test_an_address_that_cannot_be_kept_is_refused_and_not_quoted(address: Any, words: str) -> None:
+    with pytest.raises(InvalidInputError, match=words) as refused:
+        payload(channel="pigeon", address=address)
+
+    assert SECRET not in str(refused.value)
+
+
+def test_an_address_needs_a_channel() -> None:
+    assert payload(address={}).address == {}
+    with pytest.raises(InvalidInputError, match="give the channel's name"):
+        payload(address={"to": "me"})

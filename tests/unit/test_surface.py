@@ -13,7 +13,15 @@ import pytest
 from inturn import errors
 
 HEAVY = {"celery", "flower", "kombu", "openai", "psycopg", "psycopg_pool", "redis", "sqlalchemy"}
-PUBLIC = ["inturn", "inturn.agent", "inturn.errors", "inturn.persistence", "inturn.session", "inturn.turns"]
+PUBLIC = [
+    "inturn",
+    "inturn.agent",
+    "inturn.channels",
+    "inturn.errors",
+    "inturn.persistence",
+    "inturn.session",
+    "inturn.turns",
+]
 MADE_OF_ARGUMENTS = {
     "MailboxFullError",
     "SessionBusyError",
@@ -33,6 +41,7 @@ def _loaded_by(statement: str) -> set[str]:
     [
         "import inturn",
         "import inturn.persistence",
+        "from inturn.channels import Channel, Incoming, Limits, Received, Request, load_channels, split_text",
         "from inturn import SessionManager, PersistenceManager, create_session",
         "from inturn.persistence import MemoryAdapter, SQLiteAdapter, open_adapter",
     ],
@@ -50,7 +59,7 @@ def test_all_is_sorted_and_every_name_can_be_imported(module: str) -> None:
         assert getattr(home, name) is not None
 
 
-@pytest.mark.parametrize("module", ["inturn", "inturn.persistence", "inturn.session"])
+@pytest.mark.parametrize("module", ["inturn", "inturn.channels", "inturn.persistence", "inturn.session"])
 def test_an_unknown_name_is_an_attribute_error(module: str) -> None:
     with pytest.raises(AttributeError, match="Nonsense"):
         _ = importlib.import_module(module).Nonsense
@@ -104,6 +113,7 @@ def test_an_errors_message_is_the_first_paragraph_of_its_docstring(name: str) ->
         errors.SessionBusyError("s", 5),
         errors.MailboxUnavailableError(turn_id="s:1"),
         errors.ProviderUnavailableError("later", retry_after=3.5),
+        errors.DeliveryUnavailableError("later", retry_after=3.5),
         errors.TurnTimeoutError("not yet", turn_id="s:1"),
     ],
     ids=lambda error: type(error).__name__,

@@ -79,18 +79,10 @@ class Conversation:
     def _try(
         self, turn_id: str | None, take: Take, delivery: Delivery | None, merged: Sequence[str]
     ) -> Generator[Piece, None, tuple[TurnResult, bool]]:
-        known = self._load(None if merged else turn_id)
-        turn_ids = [] if turn_id is None else [turn_id, *merged]
-        if merged:
-            # Looked at once the turn has begun: what others commit from here on is a conflict.
-            before = self.session.known(turn_ids)
-            if before.issuperset(turn_ids):
-                known = self._load(turn_id)
-            else:
-                turn_ids = [each for each in turn_ids if each not in before]
-        if known is not None:
-            return (yield from _retold(known))
         try:
+            known, turn_ids = self._begin(turn_id, merged)
+            if known is not None:
+                return (yield from _retold(known))
             session = self.session.current
             assert session is not None, "load() leaves a session"
             turn_ids = turn_ids or [create_turn_id(session.id)]
@@ -113,6 +105,18 @@ class Conversation:
             return (yield from _retold(committed.turn))
         self.context = taken.context
         return taken.result, True
+
+    def _begin(self, turn_id: str | None, merged: Sequence[str]) -> tuple[TurnRecord | None, Sequence[str]]:
+        """The record of a turn that was committed before, else the IDs of the turns to take as one."""
+        if turn_id is None or not merged:
+            return self._load(turn_id), [] if turn_id is None else [turn_id]
+        turn_ids = [turn_id, *merged]
+        self._load(None)
+        # Looked at once the turn has begun: what others commit from here on is a conflict.
+        known = self.session.known(turn_ids)
+        if known.issuperset(turn_ids):
+            return self._load(turn_id), turn_ids
+        return None, [each for each in turn_ids if each not in known]
 
     def _load(self, turn_id: str | None) -> TurnRecord | None:
         known = self.session.load(turn_id=turn_id)

@@ -35,7 +35,7 @@ def dev_command(
     ),
     concurrency: Annotated[int, typer.Option(help="Turns the worker runs side by side.")] = 16,
 ) -> None:
-    """Run everything in this terminal: Valkey, SQLite, a worker, beat and the web application.
+    """Run everything in this terminal: Valkey, SQLite, workers, beat and the web application.
 
     REDIS_URL and DATABASE_URL name servers to use instead of the embedded ones. Ctrl-C stops it: the turns
     in hand are finished first.

@@ -17,7 +17,9 @@ from inturn.embedded.ports import free_port
 from inturn.errors import TurnFailedError
 from inturn.persistence import PersistenceAdapter, Target
 from inturn.session.state import Delivery
-from inturn.turns import Mailbox
+from inturn.settings import Settings
+from inturn.turns import Deliveries, Mailbox
+from inturn.turns.connection import connect
 from tests.agents import let_go, read_journal
 from tests.channels import Receiver, Sent
 from tests.integration.worker.conftest import StartWorker
@@ -468,6 +470,27 @@ def test_where_nothing_goes_out_turns_wait_and_nothing_is_lost(
     receiver.answering = lambda sent: 200
     wait_until(lambda: receiver.texts() == [f"you said: {number}" for number in range(6)], timeout=60)
     assert all(handle.get(timeout=30) for handle in handles)
+
+
+def test_a_message_that_the_broker_lost_is_sent_again(
+    start_worker: StartWorker,
+    say: Say,
+    outbox: OutboxOf,
+    receiver: Receiver,
+    turn_settings: Settings,
+    fast: dict[str, str],
+) -> None:
+    # As a crash between "offered" and "published" leaves it: the reply is committed, and nobody was told.
+    worker = start_worker(**fast, INTURN_CHANNELS="", INTURN_GRACE_SECONDS="1")
+    say("s", "hello", turn_id="1").get(timeout=30)
+    worker.kill("SIGKILL")
+    with Redis.from_url(turn_settings.broker) as redis, connect(turn_settings) as connected:
+        redis.delete(*redis.scan_iter("inturn-out:*"), *redis.scan_iter("delivery*"))
+        Deliveries(connected, turn_settings).offer("s", "s:1", "recording")
+    start_worker(**fast, INTURN_GRACE_SECONDS="1")
+
+    wait_until(lambda: receiver.texts() == ["you said: hello"], timeout=60)
+    wait_until(lambda: states(outbox("s")) == {"1": "sent"})
 
 
 def test_replies_that_redis_has_lost_go_out_with_the_next(

@@ -316,36 +316,42 @@ def both_steps(names: list[str]) -> Iterator[tuple[int, When]]:
 
 
 @both_kinds
+@pytest.mark.parametrize("breaks", [False, True], ids=["platform answers", "platform breaks off"])
 def test_a_request_for_another_try_is_one_try_wherever_its_owner_dies(
-    make_scene: MakeScene, repeats: bool
+    make_scene: MakeScene, repeats: bool, breaks: bool
 ) -> None:
     def die(name: str) -> None:
         raise Death(name)
+
+    def break_off(text: str) -> None:
+        raise ConnectionError
 
     longest: list[str] = []
     for number, when in both_steps(longest):
         scene = make_scene(repeats)
         scene.end("s:2", "unknown", sent=1)
         scene.channel.texts.clear()
+        if breaks:
+            scene.channel.on_send = break_off
         scene.deliveries.offer_again("s", "s:2")
         steps = Steps(number, when, die)
         try:
             deliver_all(scene.owner(steps), "s")
         except Death:
-            scene.run_to_the_end()
+            pass
         else:
             longest[:] = steps.names
-        asked_for = scene.outbox["s:2"]
-        texts = scene.channel.texts
+        scene.run_to_the_end()
+        asked_for, texts = scene.outbox["s:2"], scene.channel.texts
         assert asked_for.doubtful
         assert [text for text, _ in itertools.groupby(texts)] == ["two b", "two c"][: len(set(texts))]
-        if repeats:
-            assert asked_for.state == "sent"
-            assert set(texts) == {"two b", "two c"}
-        else:
+        assert asked_for.state in (("unknown",) if breaks else ("sent",) if repeats else ("sent", "unknown"))
+        assert states_told(scene) == {"s:2": asked_for.state}
+        if not repeats:
             assert len(texts) == len(set(texts)), "one request was two tries"
-            assert asked_for.state in ("sent", "unknown")
-    assert len(longest) > 10
+        elif breaks:
+            assert len(texts) <= scene.settings.max_attempts
+    assert len(longest) > (5 if breaks else 10)
 
 
 def test_what_has_arrived_is_not_sent_again_on_request(make_scene: MakeScene) -> None:

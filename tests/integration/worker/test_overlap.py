@@ -22,6 +22,7 @@ from inturn.session.state import Message, utcnow
 from inturn.testing.history import Accepted, check_store
 from inturn.turns import Mailbox
 from tests.agents import let_go, read_journal, reply_to
+from tests.channels import Receiver
 from tests.integration.worker.conftest import StartWorker
 from tests.overlap_agents import died
 from tests.waiting import wait_until
@@ -218,6 +219,32 @@ def test_the_readers_of_merged_turns_see_the_one_reply_while_it_is_written(
     assert whole.text == told[0]
 
 
+def test_a_merged_turn_is_delivered_once_whoever_dies(
+    start_worker: StartWorker, client: Client, store: PersistenceAdapter, fast: dict[str, str]
+) -> None:
+    with Receiver() as receiver:
+        env = {
+            **fast,
+            "INTURN_AGENT": "tests.channels:agent",
+            "INTURN_CHANNELS": "tests.channels:channel",
+            "TEST_RECEIVER": receiver.url,
+        }
+        victim = start_worker(**env)
+        given: dict[str, Any] = {"channel": "recording", "address": {"to": "ada"}}
+        handles = [
+            client.respond("s", text, overlap="merge", quiet=0.5, **given)
+            for text in ("one", "dies-after-commit", "two")
+        ]
+        wait_until(lambda: victim.container.status == "exited", what="the worker to die")
+        start_worker(**env)
+
+        [reply, *_] = replies(handles)
+        loaded = wait_until(lambda: sent_in(store, "s"), what="the reply to be sent")
+
+        assert loaded == [reply.turn_id]
+        assert receiver.texts("ada") == [reply.message]
+
+
 def test_merged_turns_fail_together_and_every_message_is_kept(
     start_worker: StartWorker, client: Client, store: PersistenceAdapter, fast: dict[str, str]
 ) -> None:
@@ -412,6 +439,13 @@ def test_no_message_is_dropped_whatever_the_mixture_and_whoever_dies(
     assert merged, "nothing was merged"
     assert stopped, "nothing was interrupted"
     assert rejected, "nothing was rejected"
+
+
+def sent_in(store: PersistenceAdapter, session_id: str) -> list[str]:
+    """The turns whose replies have arrived."""
+    loaded = store.load(session_id)
+    outbox = {} if loaded is None else loaded.session.outbox
+    return [turn_id for turn_id, delivery in outbox.items() if delivery.state == "sent"]
 
 
 def attempt(client: Client, text: str) -> TurnHandle | None:

@@ -14,7 +14,9 @@ from inturn.contract import WAKE_SESSIONS
 from inturn.persistence import PersistenceAdapter, SessionQuery
 from inturn.session import create_session
 from inturn.session.state import Status, utcnow
-from inturn.turns import Mailbox
+from inturn.settings import Settings
+from inturn.turns import Deliveries, Mailbox
+from inturn.turns.connection import connect
 from tests.agents import read_journal
 from tests.integration.worker.conftest import StartWorker
 from tests.waiting import wait_until
@@ -87,6 +89,41 @@ def test_a_session_with_a_turn_stays(
     assert (report["deleted"]["completed"], report["skipped"]) == (1, 1)
     assert running.get(timeout=30).message == "you said: sleep 3"
     assert list(ids(store)) == ["busy"]
+
+
+def test_a_session_with_a_reply_that_waits_to_go_out_stays(
+    start_worker: StartWorker, client: Client, store: PersistenceAdapter, turn_settings: Settings
+) -> None:
+    start_worker(**SOON)
+    for session_id in ("waiting", "quiet"):
+        old_session(store, session_id, "completed")
+    age(store)
+    with connect(turn_settings) as redis:
+        deliveries = Deliveries(redis, turn_settings)
+        # In somebody's hand, so that the worker of this test leaves it alone.
+        deliveries.offer("waiting", "waiting:1", "slack")
+        deliveries.mailbox.begin("waiting", "", "somebody")
+
+        report = client.cleanup_sessions().get(timeout=30)
+
+    assert (report["deleted"]["completed"], report["skipped"]) == (1, 1)
+    assert list(ids(store)) == ["waiting"]
+
+
+def test_a_session_whose_user_has_said_stop_stays(
+    start_worker: StartWorker, client: Client, store: PersistenceAdapter
+) -> None:
+    start_worker(**SOON, TWILIO_ACCOUNT_SID="AC1", TWILIO_AUTH_TOKEN="a-token")
+    for session_id, metadata in (("stopped", {"sms_opt_out": True}), ("quiet", {"sms_opt_out": False})):
+        session = create_session(session_id, metadata=metadata)
+        session.set_status("completed")
+        store.commit(session, expected_version=0)
+    age(store)
+
+    report = client.cleanup_sessions().get(timeout=30)
+
+    assert (report["deleted"]["completed"], report["skipped"]) == (1, 1)
+    assert list(ids(store)) == ["stopped"]
 
 
 def test_waking_by_hand_finds_what_the_broker_lost(

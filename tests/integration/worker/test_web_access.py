@@ -14,6 +14,7 @@ from inturn.ids import create_turn_id
 from inturn.persistence import PersistenceAdapter
 from inturn.session import create_session
 from inturn.session.state import create_message, utcnow
+from producer.access import Access
 from tests.agents import reply_to
 from tests.integration.worker.conftest import StartWeb, StartWorker, WebHere
 from tests.waiting import wait_until
@@ -206,15 +207,36 @@ class TestOneUser:
         assert [line["role"] for line in whole] == ["user", "assistant", "tool", "assistant"]
 
     def test_cannot_take_the_id_of_a_deleted_session_whose_replies_are_still_kept(
-        self, web: TestClient, start_worker: StartWorker
+        self, web: TestClient, client: Client, start_worker: StartWorker
     ) -> None:
         start_worker()
-        post(web, "s", ADA)
-        wait_until(lambda: web.get("/turns/s:1", headers=ADA).json()["status"] == "done")
+        client.respond("s", "hello", user_id="ada", turn_id="1").get(timeout=30)
         wait_until(lambda: web.delete("/sessions/s", headers=ADA).status_code == 204)
 
+        assert client.status("s", "s:1") == "done"
         assert post(web, "s", BOB, key="2").status_code == 404
         assert web.get("/turns/s:1", headers=BOB).status_code == 404
+        assert post(web, "s", ADA, key="2").status_code == 202
+
+    @pytest.mark.parametrize("begun", ["waits", "is stored"])
+    def test_does_not_get_a_session_that_another_has_begun_since_it_was_looked_for(
+        self,
+        web: TestClient,
+        client: Client,
+        store: PersistenceAdapter,
+        monkeypatch: pytest.MonkeyPatch,
+        begun: str,
+    ) -> None:
+        if begun == "waits":
+            client.respond("s", "hello", user_id="bob")
+        else:
+            saved(store, "s", "bob")
+        with monkeypatch.context() as looked_too_early:
+            looked_too_early.setattr(Access, "_owner", lambda *_: None)
+            assert post(web, "s", ADA).status_code == 404
+
+        assert post(web, "s", BOB).status_code == 202
+        assert post(web, "s", ADA).status_code == 404
 
     def test_needs_the_database_and_an_api_key_does_not(self, here: WebHere) -> None:
         web = here(**AUTH, database_url="postgresql://nobody@127.0.0.1:9/nothing")

@@ -193,6 +193,14 @@ class TestSizes:
         assert client.post(TURNS, content=body, headers=headers).status_code == 202
 
 
+def test_a_connection_goes_on_after_a_refusal(web: Web) -> None:
+    bad = _request("POST", TURNS, b"{").replace(b"Connection: close\r\n", b"")
+    received = _raw(web.url, bad + _request("GET", "/healthz"))
+
+    assert received.status == 400
+    assert received.body.endswith(b'{"status":"ok"}')
+
+
 def test_garbage_on_the_wire_ends_with_its_connection(web: Web) -> None:
     for garbage in (
         b"\x00\x01\x02\r\n\r\n",

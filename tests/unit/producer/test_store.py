@@ -14,6 +14,7 @@ from inturn.session import create_session
 from inturn.settings import load_settings
 from producer import store as stores
 from producer.store import Store
+from tests.waiting import wait_until
 
 
 def test_it_is_opened_when_it_is_first_used_and_again_until_that_works(tmp_path: Path) -> None:
@@ -56,32 +57,39 @@ def test_threads_that_find_no_place_are_refused_soon(monkeypatch: pytest.MonkeyP
         adapter.commit(create_session("s"), expected_version=0)
 
 
-def test_after_somebody_has_waited_in_vain_others_are_refused_at_once_for_a_moment(
+def test_after_somebody_has_waited_in_vain_one_tries_now_and_then_and_the_others_are_refused_at_once(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(stores, "PATIENCE", 0.2)
+    monkeypatch.setattr(stores, "PATIENCE", 0.1)
+    monkeypatch.setattr(stores, "RETRY_SECONDS", 0.5)
     asked = []
+    is_away = True
 
     def load(self: MemoryAdapter, session_id: str) -> None:
         asked.append(session_id)
-        time.sleep(0.25)
-        raise StoreUnavailableError
+        if is_away:
+            time.sleep(0.15)
+            raise StoreUnavailableError
 
     monkeypatch.setattr(MemoryAdapter, "load", load)
     store = Store(load_settings(database_url="memory://"))
 
-    def use() -> None:
-        with store.use() as adapter:
-            adapter.load("s")
+    def use() -> bool:
+        try:
+            with store.use() as adapter:
+                adapter.load("s")
+        except StoreUnavailableError:
+            return False
+        return True
 
-    for _ in range(20):
-        with pytest.raises(StoreUnavailableError):
-            use()
+    assert not any(use() for _ in range(20))
     assert len(asked) == 1
-    time.sleep(0.25)
-    with pytest.raises(StoreUnavailableError):
-        use()
+    wait_until(lambda: use() or len(asked) > 1)
+    assert not any(use() for _ in range(20))
     assert len(asked) == 2
+    is_away = False
+    wait_until(use)
+    assert all(use() for _ in range(20))
 
 
 def test_one_lost_connection_refuses_nobody_else(monkeypatch: pytest.MonkeyPatch) -> None:
