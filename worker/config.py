@@ -45,6 +45,7 @@ def celery_config(settings: Settings) -> dict[str, Any]:
         # so a short visibility time-out is safe, the reverse of the usual advice.
         "task_acks_late": True,
         "task_reject_on_worker_lost": True,
+        "worker_consumer": f"{__package__}.consumer:Consumer",
         "worker_prefetch_multiplier": 1,
         "worker_cancel_long_running_tasks_on_connection_loss": False,
         "broker_connection_retry_on_startup": True,

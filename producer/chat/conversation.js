@@ -18,6 +18,8 @@ export class Conversation {
   #sending = false;
   #reading = false;
   #loaded = false;
+  // What is wrong now, by the call that has found out.
+  #troubles = new Map();
 
   constructor(id) {
     this.id = id;
@@ -292,10 +294,11 @@ export class Conversation {
 
   // Try until it comes to something; `tell(problem, seconds)` hears what is wrong and when it is tried again.
   async #persist(attempt, tell = () => {}) {
+    const call = Symbol("a call");
     let tries = 0;
     const heard = () => {
       tries = 0;
-      view.connection("");
+      this.#note(call, null);
     };
     for (;;) {
       try {
@@ -304,16 +307,25 @@ export class Conversation {
         return result;
       } catch (problem) {
         this.#left.signal.throwIfAborted();
-        if (!problem.passes) throw problem;
+        if (!problem.passes) {
+          heard();
+          throw problem;
+        }
         let left = problem.wait ?? Math.min(FIRST_WAIT * 2 ** tries++, LONGEST_WAIT) * (0.75 + Math.random() / 2);
         while (left > 0) {
-          view.connection(trouble(problem));
+          this.#note(call, trouble(problem));
           tell(problem, Math.ceil(left));
           const isWoken = await pause(Math.min(left, 1), this.#left.signal);
           left = isWoken && problem.status === 0 ? 0 : left - 1;
         }
       }
     }
+  }
+
+  #note(call, words) {
+    if (words) this.#troubles.set(call, words);
+    else this.#troubles.delete(call);
+    view.connection([...this.#troubles.values()].at(-1) ?? "");
   }
 
   // What nobody waits for: it may end because the conversation was left.

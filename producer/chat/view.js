@@ -1,5 +1,7 @@
 // The view: how a conversation looks. What was said goes in as text, and nowhere as HTML.
 
+// Pixels from the end that do not count.
+const NEAR = 40;
 const WHO = { user: "You:", assistant: "Reply:" };
 
 const byId = (id) => document.getElementById(id);
@@ -105,29 +107,30 @@ export const view = {
 
 // Keeps the end of the conversation in sight while text comes, unless somebody has scrolled away from it.
 export const atTheEnd = {
-  is: true,
+  // As it was when the screen was last drawn.
+  was: true,
 
   watch() {
     const seen = ([end]) => {
-      this.is = end.isIntersecting;
-      byId("latest").hidden = this.is;
+      this.was = end.isIntersecting;
+      byId("latest").hidden = this.was;
     };
-    new IntersectionObserver(seen, { rootMargin: "0px 0px 40px" }).observe(byId("end"));
+    new IntersectionObserver(seen, { rootMargin: `0px 0px ${NEAR}px` }).observe(byId("end"));
     byId("latest").onclick = () => this.go();
     // A phone's keyboard and a message of many lines take room from below.
-    const resized = new ResizeObserver(() => this.keep(() => {}));
-    resized.observe(document.querySelector("footer"));
-    addEventListener("resize", () => this.keep(() => {}));
+    const stay = () => this.was && this.go();
+    new ResizeObserver(stay).observe(document.querySelector("footer"));
+    addEventListener("resize", stay);
   },
 
   keep(change) {
-    const was = this.is;
+    const { scrollTop, clientHeight, scrollHeight } = document.documentElement;
     change();
-    if (was) this.go();
+    if (scrollTop + clientHeight >= scrollHeight - NEAR) this.go();
   },
 
   go() {
-    this.is = true;
+    this.was = true;
     document.documentElement.scrollTop = document.documentElement.scrollHeight;
   },
 };

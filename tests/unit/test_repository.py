@@ -149,7 +149,7 @@ class TestDeployment:
     ) -> None:
         processes = parse_procfile((ROOT / "Procfile").read_text()).processes
 
-        assert set(processes) == {"web", "worker", "beat", "flower"}
+        assert set(processes) == {"web", "worker", "delivery", "beat", "flower"}
         assert set(compose["services"]) == set(processes) | {"valkey", "postgres"}
 
     def test_compose_starts_servers_before_their_users_and_opens_ports_on_this_machine_only(

@@ -75,7 +75,7 @@ def test_the_web_application_starts_from_the_wheel(
     web = ProcessContainer("web", command, directory=tmp_path, env=environment, prompt="Uvicorn running")
     try:
         web.start()
-        assert httpx.get(f"http://127.0.0.1:{port}/readyz").json() == {"status": "ok"}
+        assert httpx.get(f"http://127.0.0.1:{port}/readyz").json()["status"] == "ok"
     finally:
         web.remove()
 

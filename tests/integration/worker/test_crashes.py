@@ -119,7 +119,7 @@ def test_redis_may_restart_in_the_middle(
     journal: Path,
     fast: dict[str, str],
 ) -> None:
-    start_worker(**fast)
+    worker = start_worker(**fast)
     handles = [client.respond(f"s{number % 5}", f"{number} sleep 0.2") for number in range(20)]
     wait_until(lambda: len(read_journal(journal)) > 3)
 
@@ -129,6 +129,8 @@ def test_redis_may_restart_in_the_middle(
     assert len(replies) == 20
     for number in range(5):
         assert [int(text.split()[0]) for text in said(store, f"s{number}")] == list(range(number, 20, 5))
+    assert "Unrecoverable error" not in worker.logs()
+    assert client.respond("s0", "and still here").get(30).message == "you said: and still here"
 
 
 def said(store: PersistenceAdapter, session_id: str) -> list[str]:

@@ -198,7 +198,7 @@ def test_other_paths_and_methods_are_no_webhooks(
     assert client.request(method, f"/channels/{path}", headers=HEADERS).status_code == code
 
 
-def test_a_body_that_says_it_is_too_large_is_not_read(client: TestClient, mailbox: Mailbox) -> None:
+def test_a_body_that_is_too_large_is_refused(client: TestClient, mailbox: Mailbox) -> None:
     answer = post(client, message("x" * 10_001))
 
     assert answer.status_code == 413
@@ -228,7 +228,7 @@ def test_a_body_without_an_end_is_cut_off_at_the_limit(start_web: StartWeb) -> N
                 break
 
     assert answer.startswith(b"HTTP/1.1 413")
-    assert sent < 5_000_000
+    assert sent < 1_000_000, "it was read on behind the limit"
 
 
 def test_a_full_mailbox_is_told_with_a_time_to_come_again(here: WebHere, waiting: Waiting) -> None:

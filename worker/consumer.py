@@ -1,0 +1,31 @@
+"""Consumer: Celery's, made to outlive a broker that restarts."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from celery.worker import consumer
+
+
+class Consumer(consumer.Consumer):
+    """Goes on after a lost connection also while tasks are at work.
+
+    With kombu 5.7 Celery closes the lost connection twice, and the second time the channel tries to put its
+    messages back by a transport that has no connection any more: an `AttributeError`, which Celery takes for
+    unrecoverable, and the worker ends. So does an acknowledgement that comes later by the same channel.
+    """
+
+    task_consumer: Any
+
+    def on_connection_error_after_connected(self, exc: Exception) -> None:
+        """See Celery. Nothing can be put back now: the visibility time-out brings back what is not done."""
+        connection: Any = self.connection
+        transport = connection.transport
+        channel = self.task_consumer.channel if self.task_consumer is not None else None
+        if channel is not None:
+            channel.qos.restore_at_shutdown = False
+        super().on_connection_error_after_connected(exc)
+        # Tasks at work will acknowledge by this channel, which then connects anew.
+        transport.client = connection
+        if channel is not None:
+            channel.connection = transport
