@@ -49,6 +49,8 @@ class Access:
 
         Raises `Refusal` with 404 where there is none, or none of the caller's.
         """
+        # In this order: a turn leaves the mailbox after its session is in the store.
+        waits = bool(self._mailbox.waiting([session_id]))
         session = self._load(session_id)
         if session is not None:
             owner: Owner | None = Owner(session.user_id)
@@ -56,7 +58,7 @@ class Access:
             owner = self._claimed(session_id) or self._waiting(session_id)
         if not _sees(caller, owner):
             raise not_found("session")
-        if session is None and not self._mailbox.waiting([session_id]):
+        if session is None and not waits:
             raise not_found("session")
         return session
 
