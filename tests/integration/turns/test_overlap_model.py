@@ -306,7 +306,10 @@ def machine(mailbox: Mailbox, redis: Redis, keys: Keys) -> type[RuleBasedStateMa
 def test_any_mixture_of_policies_does_what_the_model_does(
     make_mailbox: Callable[..., Mailbox], redis_client: Redis, key_prefix: str
 ) -> None:
-    mailbox = make_mailbox(max_waiting=MOST_WAITING)
+    # Time passes by rule only, however slow the machine is.
+    mailbox = make_mailbox(
+        max_waiting=MOST_WAITING, lease_seconds=600, grace_seconds=600, retry_max_seconds=600
+    )
     run_state_machine_as_test(
         machine(mailbox, redis_client, Keys(key_prefix)),
         settings=settings(

@@ -27,8 +27,9 @@ def test_nothing_is_lost_doubled_or_reordered_when_a_worker_is_killed_and_one_is
         pytest.skip(f"there is no {Path(file).name} beside this checkout")
     lines = read_conversations(path)
     # Long enough for turns to be in hand when the signals come, and for the lease to lapse meanwhile.
-    env = {**fast, "INTURN_AGENT": "examples.booking:agent", "INTURN_OFFLINE_LATENCY": "0.1"}
-    workers = [start_worker(concurrency=8, **env) for _ in range(4)]
+    env = {**fast, "INTURN_AGENT": "examples.booking:agent", "INTURN_OFFLINE_LATENCY": "0.2"}
+    # Few slots for many conversations: no worker is ever idle.
+    workers = [start_worker(concurrency=4, **env) for _ in range(4)]
     killed, paused = workers[:2]
 
     def on_progress(state: Progress) -> None:
