@@ -6,6 +6,8 @@ and the index that says which sessions wait, is in one slot of a Redis Cluster a
 | key | type | holds |
 | --- | --- | --- |
 | `<prefix>:{b}:active` | zset | session IDs with waiting turns, scored by when somebody should have acted (ms) |
+| `<prefix>:{b}:depth` | string | how many turns wait or run in the bucket |
+| `<prefix>:{b}:shut` | string | how many wait or run in all, while these are too many: no turn is appended; expires |
 | `<prefix>:{b}:q:<session>` | list | turn IDs in order of arrival; the head is the one that runs |
 | `<prefix>:{b}:t:<session>` | hash | turn ID -> payload |
 | `<prefix>:{b}:m:<session>` | hash | the lease (`owner`, `until`, `fence`), `sleep`, `wakes`, `stop`, `att:<turn>`, `join:<turn>` and `set:<turn>` (see lua/common.lua), and the last release (`last`, `reply`) |
@@ -35,6 +37,10 @@ class Keys:
         self._prefix = prefix
         self.indexes = [f"{prefix}:{{{bucket}}}:active" for bucket in range(BUCKETS)]
         """The index of waiting sessions, of each bucket."""
+        self.depths = [f"{prefix}:{{{bucket}}}:depth" for bucket in range(BUCKETS)]
+        """How many turns wait, of each bucket."""
+        self.shuts = [f"{prefix}:{{{bucket}}}:shut" for bucket in range(BUCKETS)]
+        """Whether turns are refused for the number of those that wait in all, of each bucket."""
 
     def of_session(self, session_id: str) -> list[str]:
         """The keys every script of a session gets, in the order in which the scripts name them."""
@@ -45,6 +51,8 @@ class Keys:
             f"{stem}:t:{session_id}",
             f"{stem}:m:{session_id}",
             f"{stem}:d:{session_id}",
+            f"{stem}:depth",
+            f"{stem}:shut",
         ]
 
     def of_stream(self, session_id: str, turn_id: str) -> list[str]:

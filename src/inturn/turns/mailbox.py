@@ -279,7 +279,7 @@ class Mailbox:
     def _items(self, session_ids: Sequence[str]) -> Iterator[Item]:
         with redis_errors(), self._redis.pipeline(transaction=False) as pipe:
             for session_id in session_ids:
-                _, queue, payloads, state, _ = self._keys.of_session(session_id)
+                _, queue, payloads, state, *_ = self._keys.of_session(session_id)
                 pipe.lrange(queue, 0, -1)
                 pipe.hgetall(payloads)
                 pipe.hgetall(state)

@@ -115,7 +115,7 @@ def test_one_that_has_arrived_in_the_end_is_not_told_any_more(deliveries: Delive
     assert seen(deliveries.overview()) == []
 
 
-@pytest.mark.leaves_keys("*:t:*", "*:q:*", "*:active")
+@pytest.mark.leaves_keys("*:t:*", "*:q:*", "*:active", "*:depth")
 def test_one_that_was_asked_for_again_waits_and_is_not_told_twice(deliveries: Deliveries) -> None:
     deliveries.outcomes.note("s", "s:1", ended("failed"))
     for _ in range(2):

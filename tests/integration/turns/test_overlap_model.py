@@ -249,7 +249,7 @@ def machine(mailbox: Mailbox, redis: Redis, keys: Keys) -> type[RuleBasedStateMa
         def time_passes_and_a_sweep_finds_what_waits(self) -> None:
             """As if all leases had lapsed, all sleep were over, and nobody had typed for long."""
             model = self.model
-            _, _, _, state, _ = keys.of_session(self.session)
+            _, _, _, state, *_ = keys.of_session(self.session)
             fields: Any = redis.hgetall(state)
             for name, value in fields.items():
                 if name in (b"until", b"sleep"):
@@ -279,6 +279,11 @@ def machine(mailbox: Mailbox, redis: Redis, keys: Keys) -> type[RuleBasedStateMa
             assert mailbox.queue(self.session) == [turn.id for turn in self.model.waiting]
 
         @invariant()
+        def the_bucket_counts_what_waits(self) -> None:
+            depth = redis.get(keys.of_session(self.session)[5])
+            assert int(depth or 0) == len(self.model.waiting), "the sessions before this one are idle"
+
+        @invariant()
         def what_runs_is_told(self) -> None:
             for place, turn in enumerate(self.model.waiting):
                 running = self.model.live and place < (self.model.begun or 0)
@@ -293,7 +298,7 @@ def machine(mailbox: Mailbox, redis: Redis, keys: Keys) -> type[RuleBasedStateMa
                 self.finish(False, 1)
             kept = [turn_id for turn_id in model.accepted if turn_id not in model.dropped]
             assert model.ran == kept, "each turn that was not cancelled ran once, in its place"
-            _, queue, payloads, state, done = keys.of_session(self.session)
+            _, queue, payloads, state, done, *_ = keys.of_session(self.session)
             assert not redis.exists(queue, payloads)
             for key in (state, done):
                 assert redis.ttl(key) != -1

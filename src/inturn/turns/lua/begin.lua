@@ -1,6 +1,7 @@
 -- begin: take a session's lease and hand out the head of its mailbox, in one round trip.
 --
 -- KEYS   1 active (zset)  2 queue (list)  3 payloads (hash)  4 session (hash)  5 done (zset)
+--        6 depth (string)  7 shut (string)
 -- ARGV   1 session ID  2 turn ID of the message  3 its payload, or '' if it was offered before
 --        4 owner's token  5 lease ms  6 grace ms  7 most waiting turns
 --        8 policy, 9 group, 10 share and 11 quiet ms of a turn that comes with its payload, as for `offer`
@@ -9,7 +10,8 @@
 --                     messages that may still come
 --        { 'done' }   nothing waits, and the turn is finished
 --        { 'empty' }  nothing waits, and the turn is unknown
---        { 'full', waiting }, { 'rejected', waiting }  the turn came with a payload and was refused
+--        { 'full', waiting }, { 'rejected', waiting }, { 'shut', waiting in all }  the turn came with a
+--                     payload and was refused
 --
 -- Invariants: at most one live owner; the same token again is the same acquisition (nothing is counted
 -- twice); the fence grows with each owner, also when this hash has expired or was lost, because it is

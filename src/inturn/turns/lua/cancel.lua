@@ -1,6 +1,7 @@
 -- cancel: take a waiting turn out of the mailbox, or ask for a running one to stop.
 --
 -- KEYS   1 active (zset)  2 queue (list)  3 payloads (hash)  4 session (hash)  5 done (zset)
+--        6 depth (string)  7 shut (string)
 -- ARGV   1 session ID  2 turn ID  3 how long to know the turn's ID, ms  4 the most IDs to know
 -- reply  'dropped'    it waited and never runs; a replay, or a later call, answers the same
 --        'signalled'  it runs; its owner sees the flag with its next piece of text or its next renewal,
@@ -20,8 +21,8 @@ if not place then
   return tonumber(redis.call('ZSCORE', KEYS[5], turn) or 0) % 1 > 0 and 'dropped' or 'unknown'
 end
 local head = redis.call('LINDEX', KEYS[2], 0)
-local count = tonumber(redis.call('HGET', KEYS[4], 'set:' .. head) or 1)
-if place < count and (count > 1 or is_live(now)) then
+local size = tonumber(redis.call('HGET', KEYS[4], 'set:' .. head) or 1)
+if place < size and (size > 1 or is_live(now)) then
   stop(head, now, ARGV[1])
   return 'signalled'
 end
@@ -43,4 +44,5 @@ elseif place == 0 then
   redis.call('HDEL', KEYS[4], 'sleep')
   redis.call('ZADD', KEYS[1], 'XX', now, ARGV[1])
 end
+count(-1)
 return 'dropped'

@@ -1,4 +1,5 @@
--- common: which turns are handed out as one, and when; it stands before each of the mailbox's scripts.
+-- common: which turns are handed out as one, and when, and how many wait; it stands before each of the
+-- mailbox's scripts.
 --
 -- KEYS are those of a session's scripts. Of a turn that may be merged the session's hash holds the field
 -- `join:<turn>`: '<group> <share> <quiet> <at>'. Turns that wait behind each other and have the same group
@@ -6,6 +7,9 @@
 -- handed out before the last of them is `quiet` ms old (it came `at`), unless no other could join them.
 -- `set:<turn>` says of a head how many turns it was handed out with. It is written once, with the first time:
 -- after a crash the same turns are handed out again, whatever has come meanwhile.
+--
+-- `depth` is the number of turns in all queues of the bucket: whoever changes a queue's length calls `count`, in
+-- the same script. `shut` is there while too many turns wait in all: then no turn is appended.
 
 local WHOLE = 10000
 local LEAST = 500 -- the smallest share: no more than 20 become one
@@ -83,6 +87,16 @@ local function stop(head, now, session)
   return 1
 end
 
+-- Note that there are `n` turns more in the queue, or fewer; call it once the index is as it should be. Where no
+-- session waits there is nothing to count, so whatever the counter had wrong is gone then.
+local function count(n)
+  if redis.call('EXISTS', KEYS[1]) == 0 then
+    redis.call('DEL', KEYS[6])
+  elseif n ~= 0 and redis.call('INCRBY', KEYS[6], n) < 0 then
+    redis.call('SET', KEYS[6], 0)
+  end
+end
+
 -- Append a turn that is not known, in the way that its policy says. Answers as `offer` does.
 local function append(now, session, turn, payload, grace, most, policy, group, share, quiet)
   local waiting = redis.call('LLEN', KEYS[2])
@@ -90,6 +104,10 @@ local function append(now, session, turn, payload, grace, most, policy, group, s
     return { 'rejected', waiting, 0 }
   elseif waiting >= most then
     return { 'full', waiting, 0 }
+  end
+  local all = redis.call('GET', KEYS[7])
+  if all then
+    return { 'shut', tonumber(all), 0 }
   end
   local head = redis.call('LINDEX', KEYS[2], 0)
   local was_quiet = head and not is_live(now) and quiet_until(head) > now
@@ -114,6 +132,7 @@ local function append(now, session, turn, payload, grace, most, policy, group, s
   if policy == 'interrupt' and head and redis.call('HEXISTS', KEYS[4], 'set:' .. head) == 1 then
     publish = stop(head, now, session)
   end
+  count(1)
   return { 'new', waiting, publish }
 end
 

@@ -2,6 +2,7 @@
 -- one step.
 --
 -- KEYS   1 active (zset)  2 queue (list)  3 payloads (hash)  4 session (hash)  5 done (zset)
+--        6 depth (string)  7 shut (string)
 -- ARGV   1 session ID  2 owner's token  3 turn ID  4 go on? (1 or 0)  5 lease ms  6 grace ms
 --        7 how long to know the turn's ID, ms  8 the most IDs to know
 -- reply  { 'next', head, payload, attempts, waiting, { turn, payload, ... } }  the lease is kept; the turns at
@@ -33,10 +34,13 @@ end
 
 local head = redis.call('LINDEX', KEYS[2], 0)
 local replay = head ~= turn
+local gone = 0
 if not replay then
   local keep = tonumber(ARGV[7])
-  local count = tonumber(redis.call('HGET', KEYS[4], 'set:' .. turn) or 1)
-  for _, each in ipairs(redis.call('LPOP', KEYS[2], count)) do
+  local size = tonumber(redis.call('HGET', KEYS[4], 'set:' .. turn) or 1)
+  local popped = redis.call('LPOP', KEYS[2], size)
+  gone = #popped
+  for _, each in ipairs(popped) do
     redis.call('HDEL', KEYS[3], each)
     redis.call('HDEL', KEYS[4], 'att:' .. each, 'set:' .. each, 'join:' .. each)
     redis.call('ZADD', KEYS[5], now, each)
@@ -53,6 +57,7 @@ if head and till <= now and ARGV[4] == '1' then
   local lapses = now + tonumber(ARGV[5])
   redis.call('HSET', KEYS[4], 'until', lapses)
   redis.call('ZADD', KEYS[1], lapses, session)
+  count(-gone)
   local attempts
   if replay then
     attempts = tonumber(redis.call('HGET', KEYS[4], 'att:' .. head) or 0)
@@ -69,12 +74,15 @@ local reply = till > now and 'quiet' or head and 'yield' or 'empty'
 redis.call('HSET', KEYS[4], 'last', this, 'reply', reply)
 if reply == 'quiet' then
   redis.call('ZADD', KEYS[1], till, session)
+  count(-gone)
   return { 'quiet' }
 elseif head then
   redis.call('ZADD', KEYS[1], now + tonumber(ARGV[6]), session)
+  count(-gone)
   return { 'yield', head }
 end
 redis.call('ZREM', KEYS[1], session)
+count(-gone)
 -- Idle: only the fence and the last reply are left in the hash. A day is far beyond any replay.
 redis.call('PEXPIRE', KEYS[4], 86400000)
 return { 'empty' }

@@ -1,6 +1,7 @@
 -- kick: claim the waking of an overdue session.
 --
 -- KEYS   1 active (zset)  2 queue (list)  3 payloads (hash)  4 session (hash)  5 done (zset)
+--        6 depth (string)  7 shut (string)
 -- ARGV   1 session ID  2 grace ms  3 the longest wait between two wake-ups, ms
 -- reply  { 'wake', head, crashed? }  publish the head's message; crashed? = 1 if an owner's lease lapsed
 --        { 'busy' }   somebody holds the lease
@@ -17,6 +18,7 @@ local session = ARGV[1]
 local head = redis.call('LINDEX', KEYS[2], 0)
 if not head then
   redis.call('ZREM', KEYS[1], session)
+  count(0)
   return { 'empty' }
 end
 if tonumber(redis.call('ZSCORE', KEYS[1], session) or now + 1) > now then

@@ -1,6 +1,7 @@
 -- look: where a turn stands; changes nothing.
 --
 -- KEYS   1 active (zset)  2 queue (list)  3 payloads (hash)  4 session (hash)  5 done (zset)
+--        6 depth (string)  7 shut (string)
 -- ARGV   1 turn ID
 -- reply  { 'running', 0 }  { 'waiting', turns ahead }  { 'done', 0 }  { 'unknown', 0 }
 

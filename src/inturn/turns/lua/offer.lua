@@ -1,6 +1,7 @@
 -- offer: append a turn to a session's mailbox, unless its ID is known.
 --
 -- KEYS   1 active (zset)  2 queue (list)  3 payloads (hash)  4 session (hash)  5 done (zset)
+--        6 depth (string)  7 shut (string)
 -- ARGV   1 session ID  2 turn ID  3 payload  4 grace ms  5 most waiting turns
 --        6 policy (enqueue, merge, interrupt, reject)  7 group, or ''  8 share  9 quiet ms (see `common`)
 -- reply  { outcome, turns ahead of this one, publish? }
@@ -11,6 +12,7 @@
 --        done   was finished a while ago
 --        full   refused; the second value is the number that wait
 --        rejected  refused by its own policy, for something waits or runs; the second value as above
+--        shut   refused, for too many turns wait in all; the second value is about how many
 --
 -- Invariants: at most once per turn ID; the list is in order of arrival; a session is in the index exactly
 -- while its list is not empty. A new turn never postpones the time by which its session must be served, unless

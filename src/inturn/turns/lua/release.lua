@@ -1,6 +1,7 @@
 -- release: give the lease back with the turn still at the head, and let the session sleep.
 --
 -- KEYS   1 active (zset)  2 queue (list)  3 payloads (hash)  4 session (hash)  5 done (zset)
+--        6 depth (string)  7 shut (string)
 -- ARGV   1 session ID  2 owner's token  3 delay ms  4 count this attempt? (1 or 0)
 -- reply  'released' or 'lost'
 --

@@ -1,6 +1,7 @@
 -- renew: make a lease last longer.
 --
 -- KEYS   1 active (zset)  2 queue (list)  3 payloads (hash)  4 session (hash)  5 done (zset)
+--        6 depth (string)  7 shut (string)
 -- ARGV   1 session ID  2 owner's token  3 lease ms
 -- reply  { 1, turn ID to stop or '' }  kept
 --        { 0, '' }                     lost

@@ -1,6 +1,7 @@
 -- unkick: give back the claim of a wake-up whose message could not be sent.
 --
 -- KEYS   1 active (zset)  2 queue (list)  3 payloads (hash)  4 session (hash)  5 done (zset)
+--        6 depth (string)  7 shut (string)
 -- ARGV   1 session ID  2 ms until the session is due again
 -- reply  1 given back, 0 somebody has begun meanwhile, or nothing waits
 --
