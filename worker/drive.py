@@ -25,6 +25,7 @@ from inturn.errors import (
     MailboxUnavailableError,
     SessionMigrationError,
     SessionTooNewError,
+    StoreError,
     StoreUnavailableError,
     TurnFailedError,
 )
@@ -40,6 +41,9 @@ from .runtime import Runtime, stopping
 from .streaming import LeaseLostError, respond
 
 log = structlog.get_logger(__name__)
+
+MOST_RESTORES = 5
+"""How often one message may find its session's mailbox behind the inbox."""
 
 BLAMELESS = (
     StoreUnavailableError,
@@ -61,6 +65,8 @@ class Later:
 
     delay: float
     counts: bool
+    behind: bool = False
+    """An accepted turn belongs before it, and is not in the mailbox."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,17 +91,31 @@ def drive(
     `turn_id` is the ID of the message that made us look; what runs first is the head of the mailbox. With
     a `payload` the turn is offered first if it is unknown. Ends at once if somebody else holds the lease.
     """
-    begun = runtime.mailbox.begin(session_id, turn_id, create_token(), payload=payload, overlap=overlap)
-    if begun.lease is None or begun.head is None:
-        return Driven(begun.outcome, waiting=begun.waiting)
-    with runtime.heartbeat.hold(begun.lease):
-        return Driven("ok", tuple(_work(runtime, begun.lease, begun.head, turn_id)))
+    results: list[TurnResult] = []
+    for _ in range(MOST_RESTORES):
+        begun = runtime.mailbox.begin(session_id, turn_id, create_token(), payload=payload, overlap=overlap)
+        if begun.lease is None or begun.head is None:
+            return Driven("ok" if results else begun.outcome, tuple(results), begun.waiting)
+        with runtime.heartbeat.hold(begun.lease):
+            in_order = _work(runtime, begun.lease, begun.head, turn_id, results)
+        if in_order or not _restore(runtime, session_id):
+            break
+    return Driven("ok", tuple(results))
 
 
-def _work(runtime: Runtime, lease: Lease, head: Head, own_id: str) -> list[TurnResult]:
+def _restore(runtime: Runtime, session_id: str) -> bool:
+    """Bring the mailbox, which was given back, up to the inbox; False: a sweeper looks at it again."""
+    try:
+        return runtime.keeper is not None and runtime.keeper.restore(session_id)
+    except StoreUnavailableError as error:
+        log.warning("inbox not read", session_id=session_id, error=str(error))
+        return False
+
+
+def _work(runtime: Runtime, lease: Lease, head: Head, own_id: str, results: list[TurnResult]) -> bool:
+    """Run turns from the head on, and add their results; False: one is missing before the head."""
     settings = runtime.settings
     began = time.monotonic()
-    results: list[TurnResult] = []
     turns = 0
     next_head: Head | None = head
     while next_head is not None:
@@ -106,7 +126,7 @@ def _work(runtime: Runtime, lease: Lease, head: Head, own_id: str) -> list[TurnR
         now = time.monotonic()
         if isinstance(ended, Later):
             runtime.mailbox.release(lease, delay=ended.delay, counts=ended.counts)
-            break
+            return not ended.behind
         # The result first: a turn leaves the mailbox only once whoever waits for it can have its answer.
         for result in ended:
             runtime.results.store(result, own=result.turn_id == own_id, runtime=now - started)
@@ -115,16 +135,32 @@ def _work(runtime: Runtime, lease: Lease, head: Head, own_id: str) -> list[TurnR
         fair = turns < settings.drive_turns and now - began < settings.drive_seconds
         leave = bool(stopping)
         finished = runtime.mailbox.finish(lease, head.turn_id, go_on=fair and not leave, hand_over=leave)
+        if finished.outcome != "lost":
+            _leave_inbox(runtime, lease.session_id, head.turn_ids)
         # A process that is about to end sends no message: it may well be the one to receive it.
         if finished.publish is not None and not leave:
             publish_turn(runtime.app, lease.session_id, finished.publish)
         elif finished.outcome == "lost":
             log.warning("drive ended: lease lost", session_id=lease.session_id, fence=lease.fence)
         next_head = finished.head
-    return results
+    return True
+
+
+def _leave_inbox(runtime: Runtime, session_id: str, turn_ids: Sequence[str]) -> None:
+    try:
+        if runtime.inbox is not None:
+            runtime.inbox.remove(session_id, turn_ids)
+    except StoreError as error:
+        # The mailbox knows that they are done, and the store too: whoever finds them there takes them out.
+        log.warning("turns left in the inbox", session_id=session_id, error=str(error))
 
 
 def _take(runtime: Runtime, lease: Lease, head: Head) -> list[TurnResult] | Later:
+    try:
+        if runtime.inbox is not None and not runtime.inbox.is_next(lease.session_id, head.turn_ids):
+            return Later(0, counts=False, behind=True)
+    except StoreUnavailableError as error:
+        return _later(runtime, head, error)
     payloads: dict[str, Payload] = {}
     dropped: list[TurnResult] = []
     for turn_id, text in ((head.turn_id, head.payload), *head.merged):
@@ -190,19 +226,21 @@ def _run(runtime: Runtime, lease: Lease, asked: Asked, replies: Sequence[OpenRep
         agent = runtime.agent.bind(
             payload.session_id, persistence=runtime.persistence, user_id=payload.user_id
         )
-        response = respond(agent, payload, asked, lease, replies)
+        response = runtime.time_limit.run(lambda: respond(agent, payload, asked, lease, replies))
         result = TurnResult(
             kind="respond", session_id=payload.session_id, turn_id=asked.turn_id, response=response
         )
         return _answered(runtime, asked, payload, result)
-    record = runtime.persistence.save_turn(
-        payload.session_id,
-        asked.turn_id,
-        data=payload.data,
-        status=payload.status,
-        metadata=payload.metadata,
-        messages=payload.messages,
-        user_id=payload.user_id,
+    record = runtime.time_limit.run(
+        lambda: runtime.persistence.save_turn(
+            payload.session_id,
+            asked.turn_id,
+            data=payload.data,
+            status=payload.status,
+            metadata=payload.metadata,
+            messages=payload.messages,
+            user_id=payload.user_id,
+        )
     )
     return [TurnResult.model_validate(record.result)]
 

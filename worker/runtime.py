@@ -13,14 +13,20 @@ from inturn.agent.loading import load_agent
 from inturn.channels import load_channels
 from inturn.errors import StoreError, StoreUnavailableError
 from inturn.persistence import PersistenceManager, open_adapter
+from inturn.persistence.inbox import open_inbox
 from inturn.settings import Settings
 from inturn.turns import Deliveries, Heartbeat, Kicked, Mailbox, Streams, StreamWriter, Sweeper
 from inturn.turns.connection import connect
 from inturn.turns.publishing import publish_delivery, publish_turn
 
+from .inbox import InboxKeeper
 from .results import Results
+from .time_limit import TimeLimit
 
 log = structlog.get_logger(__name__)
+
+INBOX_SECONDS = 4.0
+"""How often a process looks for sessions that the inbox has and Redis has lost, if it asks for one."""
 
 
 class _Stopping:
@@ -61,6 +67,7 @@ class Runtime:
         )
         self.streams = StreamWriter(Streams(self.redis, settings))
         self.results = Results(app)
+        self.time_limit = TimeLimit(settings.turn_seconds)
         self.agent = load_agent(settings.agent)
         self.channels = load_channels(settings)
         self.adapter = open_adapter(
@@ -72,6 +79,8 @@ class Runtime:
             schema_version=self.agent.schema_version,
             migrate_session=self.agent.migrate_session,
         )
+        self.inbox = open_inbox(settings)
+        self.keeper = None if self.inbox is None else InboxKeeper(self.inbox, self.mailbox, INBOX_SECONDS)
         self._store_ready = False
 
     def start(self) -> None:
@@ -83,6 +92,8 @@ class Runtime:
         self.heartbeat.start()
         self.out_heartbeat.start()
         self.streams.start()
+        if self.keeper is not None:
+            self.keeper.start()
         self.sweeper.start()
         self.out_sweeper.start()
 
@@ -103,10 +114,14 @@ class Runtime:
         """Stop the threads and give the connections back."""
         self.out_sweeper.stop()
         self.sweeper.stop()
+        if self.keeper is not None:
+            self.keeper.stop()
         self.streams.stop()
         self.out_heartbeat.stop()
         self.heartbeat.stop()
         self.adapter.close()
+        if self.inbox is not None:
+            self.inbox.close()
         self.redis.close()
 
     def wake(self, kicked: Kicked) -> None:

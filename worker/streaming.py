@@ -11,6 +11,7 @@ from inturn.turns import Lease, OpenReply
 
 from .asked import Asked
 from .posting import delivery_of
+from .time_limit import check_abandoned
 
 
 class LeaseLostError(InturnError):
@@ -29,6 +30,7 @@ def respond(
     """
 
     def stopped() -> bool:
+        check_abandoned()
         return lease.stop == asked.turn_id
 
     delivery = delivery_of(payload)

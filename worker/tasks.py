@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import astuple
 from typing import Any
 
 import structlog
@@ -12,7 +13,14 @@ from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
 
 from inturn.contract import CLEANUP_SESSIONS, DELIVER, RESPOND, SAVE_SESSION, WAKE_SESSIONS
-from inturn.errors import InvalidInputError, MailboxError, MailboxFullError, SessionBusyError
+from inturn.errors import (
+    InvalidInputError,
+    MailboxError,
+    MailboxFullError,
+    OverloadedError,
+    SessionBusyError,
+    StoreUnavailableError,
+)
 from inturn.ids import check_id
 from inturn.turns.overlap import ENQUEUE, Overlap, overlap_of
 from inturn.turns.payloads import encode_payload, respond_payload, save_session_payload
@@ -147,7 +155,15 @@ def _drive(
         log.warning("turn refused", turn_id=turn_id, error=str(error))
         raise Ignore from None
     try:
+        # A turn that came with its message is accepted here.
+        inbox = None if make is None else runtime.inbox
+        is_new = inbox is not None and inbox.put(session_id, turn_id, payload, astuple(overlap))
         driven = drive(runtime, session_id, turn_id, payload, overlap)
+        if inbox is not None and is_new and driven.outcome not in ("ok", "busy"):
+            inbox.remove(session_id, [turn_id])
+    except StoreUnavailableError:
+        log.warning("turn not accepted yet: the database is away", session_id=session_id, turn_id=turn_id)
+        raise Reject("the database is away", requeue=True) from None
     except (MailboxError, BackendStoreError, OperationalError, RedisError):
         # The lease lapses and the turns are found by a sweeper. But a turn that came with its message is
         # perhaps nowhere else yet: the message must come again.
@@ -160,6 +176,9 @@ def _drive(
         raise Ignore
     if driven.outcome == "rejected":
         runtime.results.refuse(turn_id, SessionBusyError(session_id, driven.waiting))
+        raise Ignore
+    if driven.outcome == "shut":
+        runtime.results.refuse(turn_id, OverloadedError(driven.waiting))
         raise Ignore
     if not driven.succeeded(turn_id):
         # Celery would tell Flower that the task has succeeded, while the turn waits, or has failed.

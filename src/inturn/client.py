@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self
 
+from inturn.accepting import Acceptor
 from inturn.contract import (
     CLEANUP_SESSIONS,
     MAINTENANCE_QUEUE,
@@ -21,7 +22,9 @@ from inturn.contract import (
 from inturn.errors import (
     MailboxFullError,
     MailboxUnavailableError,
+    OverloadedError,
     SessionBusyError,
+    StoreUnavailableError,
     TurnCancelledError,
     TurnFailedError,
     TurnTimeoutError,
@@ -111,6 +114,7 @@ class Client:
         self._owns_app = app is None
         self._redis = connect(self.settings, timeout=2.0, retries=1)
         self._mailbox = Mailbox(self._redis, self.settings)
+        self._acceptor = Acceptor(self._mailbox, self.settings)
         self._streams = Streams(self._redis, self.settings)
         self._deliveries = Deliveries(self._redis, self.settings)
 
@@ -129,7 +133,7 @@ class Client:
         overlap: OverlapPolicy | None = None,
         quiet: float | None = None,
     ) -> TurnHandle:
-        """Enqueue a user's message; returns once the turn is safely in its mailbox.
+        """Enqueue a user's message; returns once the turn is safely in its mailbox (or its inbox).
 
         `turn_id` is the idempotency key (a Slack `event_id`, a Twilio `MessageSid`); without one every call
         is a new turn. `images` are the `https:` or `data:image/` URLs of what the user shows. With `stream`
@@ -140,8 +144,9 @@ class Client:
         with those before it of the same user and place into one turn, and wait `quiet` seconds for another;
         `interrupt` the turn that runs; or `reject` it. Without them the settings decide, by channel.
 
-        Raises `InvalidInputError`, `MailboxFullError`, `SessionBusyError` (with `reject`) or
-        `MailboxUnavailableError`; in all of them nothing was accepted that a repeated call would double.
+        Raises `InvalidInputError`, `MailboxFullError`, `OverloadedError`, `SessionBusyError` (with `reject`) or
+        `MailboxUnavailableError` (with `INTURN_INBOX=database` for the database `StoreUnavailableError`); in
+        all of them nothing was accepted that a repeated call would double.
         """
         payload = respond_payload(
             self.settings,
@@ -234,7 +239,7 @@ class Client:
     def status(self, session_id: str, turn_id: str) -> TurnStatus:
         """Tell where a turn stands; see `TurnHandle.status`."""
         # In this order: a turn leaves the mailbox after its result is stored, so what is gone has a result.
-        state = self._mailbox.look(session_id, turn_id).state
+        state = self._acceptor.state(session_id, turn_id)
         result = self._results([turn_id]).get(turn_id)
         if result is None:
             return state
@@ -255,7 +260,7 @@ class Client:
         result.
         """
         try:
-            outcome = self._mailbox.cancel(session_id, turn_id)
+            outcome = self._acceptor.cancel(session_id, turn_id)
             if outcome == "dropped":
                 dropped = TurnCancelledError("the turn was cancelled before it ran", turn_id=turn_id)
                 with redis_errors():
@@ -319,6 +324,7 @@ class Client:
 
     def close(self) -> None:
         """Close the connections."""
+        self._acceptor.close()
         self._redis.close()
         if self._owns_app:
             self._app.close()
@@ -350,14 +356,16 @@ class Client:
 
     def _offer(self, session_id: str, turn_id: str, payload: str, overlap: Overlap = ENQUEUE) -> TurnHandle:
         try:
-            offered = self._mailbox.offer(session_id, turn_id, payload, overlap)
-        except MailboxUnavailableError as error:
+            offered = self._acceptor.offer(session_id, turn_id, payload, overlap)
+        except (MailboxUnavailableError, StoreUnavailableError) as error:
             error.turn_id = turn_id
             raise
         if offered.outcome == "full":
             raise MailboxFullError(session_id, offered.ahead)
         if offered.outcome == "rejected":
             raise SessionBusyError(session_id, offered.ahead)
+        if offered.outcome == "shut":
+            raise OverloadedError(offered.ahead)
         if offered.publish:
             self._publish(session_id, turn_id)
         return TurnHandle(self, session_id, turn_id, accepted=offered.outcome == "new", ahead=offered.ahead)
@@ -365,8 +373,12 @@ class Client:
     def _publish(self, session_id: str, turn_id: str) -> None:
         # Where it fails, the turn is in its mailbox and will run (a sweeper finds it), but the caller is not
         # told yes on the strength of that: the repeated call finds the turn known and publishes again.
-        with _broker_errors(turn_id):
-            publish_turn(self._app, session_id, turn_id)
+        try:
+            with _broker_errors(turn_id):
+                publish_turn(self._app, session_id, turn_id)
+        except MailboxUnavailableError:
+            if not self._acceptor.is_durable:
+                raise
 
     def _results(self, turn_ids: list[str]) -> dict[str, TurnResult]:
         backend: Any = self._app.backend

@@ -15,6 +15,7 @@
     ├── MailboxError                 Redis answered with an error
     │   ├── MailboxUnavailableError  Redis could not be reached                      retryable
     │   ├── MailboxFullError         the session has too many waiting turns          retryable
+    │   ├── OverloadedError          too many turns wait in all                      retryable
     │   └── SessionBusyError         refused by `reject`: a turn waits or runs        retryable
     ├── ProviderError                the language model's answer, or the lack of one
     │   └── ProviderUnavailableError 429, 5xx, time-out, lost connection             retryable
@@ -26,7 +27,8 @@
     └── TurnError
         ├── TurnFailedError          the turn was recorded as failed
         ├── TurnCancelledError       the turn was taken out of the mailbox
-        └── TurnTimeoutError         (TimeoutError) no result within the time given
+        ├── TurnTimeoutError         (TimeoutError) no result within the time given
+        └── TurnTimeLimitError       one try of the turn took too long                retryable
 
 An error's default message is the first paragraph of its class's docstring, so that writing the one
 writes the other. No message ever contains the text of a conversation: messages end in logs, in Flower
@@ -52,6 +54,7 @@ __all__ = [
     "MailboxFullError",
     "MailboxUnavailableError",
     "MissingDriverError",
+    "OverloadedError",
     "ProviderError",
     "ProviderUnavailableError",
     "SessionBusyError",
@@ -65,6 +68,7 @@ __all__ = [
     "TurnCancelledError",
     "TurnError",
     "TurnFailedError",
+    "TurnTimeLimitError",
     "TurnTimeoutError",
 ]
 
@@ -165,10 +169,12 @@ class StoreUnavailableError(StoreError):
     """The database could not be reached, or the connection was lost; repeat the call.
 
     Whether a commit that ended so has happened is told by its turn ID: repeat it, and a turn that is
-    already there is answered from the store.
+    already there is answered from the store. `turn_id` is the ID to repeat with, where the call was one that
+    enqueues a turn.
     """
 
     retryable = True
+    turn_id: str | None = None
 
 
 class MailboxError(InturnError):
@@ -200,6 +206,20 @@ class MailboxFullError(MailboxError):
         )
         self.session_id = session_id
         self.waiting = waiting
+
+
+class OverloadedError(MailboxError):
+    """Too many turns wait in all sessions together; try again in `retry_after` seconds."""
+
+    retryable = True
+
+    def __init__(self, waiting: int, *, retry_after: float = 5.0) -> None:
+        super().__init__(
+            f"about {waiting} turns wait, which is the limit (INTURN_MAX_WAITING_TOTAL); "
+            f"try again in {retry_after:g} seconds"
+        )
+        self.waiting = waiting
+        self.retry_after = retry_after
 
 
 class SessionBusyError(MailboxError):
@@ -280,3 +300,19 @@ class TurnCancelledError(TurnError):
 
 class TurnTimeoutError(TurnError, TimeoutError):
     """The turn has no result yet; it is not lost: ask again with the same handle."""
+
+
+class TurnTimeLimitError(TurnError):
+    """One try of the turn took too long; it is tried again, as after any other failure.
+
+    `seconds` is the limit.
+    """
+
+    retryable = True
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(
+            f"one try of the turn took longer than {seconds:g} s (INTURN_TURN_SECONDS); look for what hangs, "
+            "or raise the limit"
+        )
+        self.seconds = seconds

@@ -10,7 +10,7 @@ import re
 from datetime import timedelta
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, cast, get_args
+from typing import Annotated, Any, Literal, cast, get_args
 
 from pydantic import AliasChoices, Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -60,6 +60,9 @@ class Settings(BaseSettings):
         8, ge=1, description="Turns of one session in one go, before others have a turn."
     )
     drive_seconds: Seconds = Field(60.0, description="The same in time.")
+    turn_seconds: float = Field(
+        300.0, ge=0, description="How long one try of one turn may take; 0: as long as it likes."
+    )
     max_attempts: int = Field(5, ge=1, description="Tries of one turn before it is recorded as failed.")
     retry_seconds: Seconds = Field(
         1.0, description="The wait after a turn's first failure; doubles each time."
@@ -67,6 +70,15 @@ class Settings(BaseSettings):
     retry_max_seconds: Seconds = Field(60.0, description="The longest wait between two tries.")
     delivery_attempts: int = Field(
         15, ge=1, description="Tries of one reply's delivery, with the same waits, before it has failed."
+    )
+
+    inbox: Literal["redis", "database"] = Field(
+        "redis",
+        description="Where an accepted turn is kept until it has ended: in `redis` alone, or in the "
+        "`database` as well, before its producer is told yes.",
+    )
+    inbox_url: SecretStr | None = Field(
+        None, description="The SQL database of `INTURN_INBOX=database`; default: database_url."
     )
 
     overlap: str = Field(
@@ -81,6 +93,9 @@ class Settings(BaseSettings):
     )
 
     max_waiting: int = Field(1000, ge=1, description="Waiting turns one session may have.")
+    max_waiting_total: int | None = Field(
+        None, ge=1, description="The same in all sessions together, about; default: no limit."
+    )
     max_message_chars: int = Field(32_000, ge=1, description="Characters one message may have.")
     max_payload_bytes: int = Field(1_048_576, ge=1024, description="Bytes one turn's payload may have.")
     done_seconds: Seconds = Field(3600.0, description="How long the mailbox knows the ID of a finished turn.")

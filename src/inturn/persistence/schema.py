@@ -90,7 +90,7 @@ def create(engines: Engines, tables: AgentTables) -> None:
     """Create the tables that are missing; raises `StoreError` for one that is there and lacks something."""
 
     def work(connection: Connection) -> None:
-        with _locked(connection):
+        with locked(connection):
             tables.sessions.metadata.create_all(connection)
             if faults := missing(connection, tables):
                 raise StoreError(
@@ -184,7 +184,7 @@ def _engine(url: str) -> Engine:
 def _changing(connection: Connection) -> Iterator[None]:
     """Let one process at a time change the schema."""
     if connection.dialect.name != "sqlite":
-        with _locked(connection):
+        with locked(connection):
             yield
         return
     driver: Any = connection.connection.driver_connection
@@ -201,7 +201,7 @@ def _changing(connection: Connection) -> Iterator[None]:
 
 
 @contextmanager
-def _locked(connection: Connection) -> Iterator[None]:
+def locked(connection: Connection) -> Iterator[None]:
     """Keep other processes from changing the schema, until the transaction ends or the block does.
 
     Raises `StoreUnavailableError` if another one takes more than a minute over it.

@@ -16,12 +16,16 @@ from inturn.turns.connection import redis_errors
 from inturn.turns.keys import Keys
 from inturn.turns.lease import Lease
 from inturn.turns.overlap import ENQUEUE, Overlap
+from inturn.turns.pressure import Pressure
 from inturn.turns.scripts import Scripts
 
 if TYPE_CHECKING:
     from redis import Redis
 
-_NAMES = ("offer", "begin", "renew", "finish", "release", "due", "kick", "unkick", "cancel", "look")
+_NAMES = (
+    *("offer", "begin", "renew", "finish", "release", "due", "kick", "unkick", "cancel", "look"),
+    "restore",
+)
 
 MOST_DONE = 1000
 """IDs of finished turns that a session's mailbox knows."""
@@ -32,11 +36,11 @@ LONGEST_WAIT_MS = 600_000
 class Offered(NamedTuple):
     """What became of an offer.
 
-    `ahead` counts the turns before this one (`full`, `rejected`: all that wait). `publish`: the session needs
-    a message.
+    `ahead` counts the turns before this one (`full`, `rejected`: all that wait; `shut`: about how many wait
+    in all sessions together, which are too many). `publish`: the session needs a message.
     """
 
-    outcome: Literal["new", "known", "done", "full", "rejected"]
+    outcome: Literal["new", "known", "done", "full", "rejected", "shut"]
     ahead: int
     publish: bool
 
@@ -56,11 +60,16 @@ class Head:
     waiting: int
     merged: tuple[tuple[str, str], ...] = ()
 
+    @property
+    def turn_ids(self) -> list[str]:
+        """The IDs of all turns that are handed out, in order."""
+        return [self.turn_id, *(turn_id for turn_id, _ in self.merged)]
+
 
 class Begun(NamedTuple):
     """`ok` with a lease and the head, or why there is none."""
 
-    outcome: Literal["ok", "busy", "done", "empty", "full", "rejected"]
+    outcome: Literal["ok", "busy", "done", "empty", "full", "rejected", "shut"]
     lease: Lease | None = None
     head: Head | None = None
     waiting: int = 0
@@ -102,7 +111,7 @@ class Item(NamedTuple):
 class Mailbox:
     """All mailboxes and leases on one Redis (or Valkey) server or cluster.
 
-    `prefix` is that of the keys, instead of the settings'. Raises `MailboxUnavailableError` where Redis
+    `prefix` is that of the keys, instead of the settings', for what is no turn: it has no limit in all. Raises `MailboxUnavailableError` where Redis
     cannot be reached, `MailboxError` where it refuses.
     """
 
@@ -114,9 +123,12 @@ class Mailbox:
         self._grace_ms = _ms(settings.grace_seconds)
         self._done_ms = _ms(settings.done_seconds)
         self._most = settings.max_waiting
+        most_in_all = settings.max_waiting_total if prefix is None else None
+        self.pressure = Pressure(redis, self._keys, settings, most=most_in_all)
 
     def offer(self, session_id: str, turn_id: str, payload: str, overlap: Overlap = ENQUEUE) -> Offered:
-        """Append a turn unless its ID is known, or its policy has it refused."""
+        """Append a turn unless its ID is known, or a limit or its policy has it refused."""
+        self.pressure.look_now_and_then()
         outcome, ahead, publish = self._run(
             "offer", session_id, turn_id, payload, self._grace_ms, self._most, *_args(overlap)
         )
@@ -205,6 +217,10 @@ class Mailbox:
                     yield Kicked(session, reply[1], bool(reply[2]))
             buckets = [index for index, due in zip(buckets, found, strict=True) if len(due) == limit]
 
+    def depth(self) -> int:
+        """How many turns wait or run, in all sessions together."""
+        return self.pressure.depth()
+
     def unkick(self, kicked: Kicked, *, delay: float) -> None:
         """Give back a claim of `sweep` whose message could not be sent; due again in `delay` seconds."""
         self._run("unkick", kicked.session_id, _ms(delay))
@@ -215,6 +231,18 @@ class Mailbox:
             "cancel", session_id, turn_id, self._done_ms, MOST_DONE
         )
         return reply
+
+    def restore(self, session_id: str, turns: Sequence[tuple[str, str, Overlap]]) -> list[str] | None:
+        """Put accepted turns, as (ID, payload, overlap) in their order, where they belong in the mailbox.
+
+        Gives the IDs of those that are done and so were not put back; None: somebody holds the lease, and
+        nothing was changed.
+        """
+        args: list[str | int] = []
+        for turn_id, payload, overlap in turns:
+            args += [turn_id, payload, overlap.group, overlap.share, overlap.quiet_ms]
+        reply = self._run("restore", session_id, *args)
+        return list(reply[1]) if reply[0] == "ok" else None
 
     def look(self, session_id: str, turn_id: str) -> TurnView:
         """Tell where a turn stands."""

@@ -21,7 +21,8 @@ class Sweeper:
     """Finds sessions whose owner died (at once, urgently) and whose message was lost (after the grace time).
 
     It runs in every worker process rather than in beat, because it is what makes a lossy broker safe, and
-    must not have a single point of failure. Sweeping costs two pipelines, however many sessions wait.
+    must not have a single point of failure. Sweeping costs two pipelines, however many sessions wait, and a
+    third where the number of turns in all is limited: with each sweep that number is looked at.
     A process that is about to end leaves it to the others: `unless` is asked before each sweep. `name` tells
     in the log what waits in the mailboxes.
     """
@@ -60,6 +61,7 @@ class Sweeper:
         Raises what the first wake-up raised that could not be published; all that were claimed after it are
         given back, and due again with the next sweep.
         """
+        self._mailbox.pressure.look()
         woken = 0
         failure: Exception | None = None
         for kicked in self._mailbox.sweep():

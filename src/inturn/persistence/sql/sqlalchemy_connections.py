@@ -55,22 +55,24 @@ class Engines(ABC):
         """Return what `work`, one statement that only reads, makes of a connection."""
         return self._run(work, write=False, repeatable=True)
 
-    def write(self, work: Callable[[Connection], T], *, repeatable: bool) -> T:
-        """Return what `work` makes of a connection, as one transaction.
+    def write(self, work: Callable[[Connection], T], *, repeatable: bool, single: bool = False) -> T:
+        """Return what `work` makes of a connection, as one transaction; `single`: it is one statement.
 
         One that the database has rolled back is repeated; one whose connection was lost, which nobody can
         tell the end of, only if it is `repeatable`. Raises `Duplicate`, and otherwise our errors.
         """
-        return self._run(work, write=True, repeatable=repeatable)
+        return self._run(work, write=True, repeatable=repeatable, single=single)
 
-    def _run(self, work: Callable[[Connection], T], *, write: bool, repeatable: bool) -> T:
+    def _run(
+        self, work: Callable[[Connection], T], *, write: bool, repeatable: bool, single: bool = True
+    ) -> T:
         may_repeat_loss = repeatable
         attempt = 0
         while True:
             attempt += 1
             try:
                 with self.lend() as engine:
-                    return _transaction(engine, work, write=write)
+                    return _transaction(engine, work, write=write, single=single)
             except exc.SQLAlchemyError as error:
                 if _is_duplicate(error):
                     raise Duplicate from None
@@ -83,8 +85,8 @@ class Engines(ABC):
                     raise translated(error) from None
 
 
-def _transaction(engine: Engine, work: Callable[[Connection], T], *, write: bool) -> T:
-    if not write and engine.dialect.name == "postgresql":
+def _transaction(engine: Engine, work: Callable[[Connection], T], *, write: bool, single: bool) -> T:
+    if single and engine.dialect.name == "postgresql":
         # One statement needs no transaction around it, and here that saves two round trips.
         engine = engine.execution_options(isolation_level="AUTOCOMMIT")
     with engine.connect() as connection:
@@ -191,16 +193,27 @@ class OwnEngine(Engines):
         return create_own_engine(self._url, self._pool_size)
 
 
+class LibpqEngine(OwnEngine):
+    """An engine of our own for a URL of PostgreSQLAdapter, read as libpq reads it."""
+
+    def __init__(self, url: str, pool_size: int) -> None:
+        self._conninfo = psycopg_connections.conninfo_of(url)
+        super().__init__("postgresql+psycopg://", pool_size)
+
+    def _create(self) -> Engine:
+        return create_own_engine(self._url, self._pool_size, creator=lambda: psycopg.connect(self._conninfo))
+
+
 # A parent's connections stay referenced, so that no finalizer of a child ends what is still in use.
 _belong_to_parents: list[Any] = []
 
 
-def create_own_engine(url: URL, pool_size: int) -> Engine:
+def create_own_engine(url: URL, pool_size: int, **options: Any) -> Engine:
     """Make an engine as this package wants it, with `pool_size` connections at the most.
 
-    Raises `ConfigurationError` and `MissingDriverError`, which do not show the URL.
+    `options` are further ones of `create_engine`. Raises `ConfigurationError` and `MissingDriverError`, which
+    do not show the URL.
     """
-    options: dict[str, Any] = {}
     try:
         driver = url.get_dialect().driver
         if url.get_dialect().is_async:
