@@ -43,6 +43,15 @@ class Metrics:
             "Event streams that are open, and requests that wait for a reply.",
             registry=self.registry,
         )
+        self._waiting = Gauge(
+            "inturn_turns_waiting",
+            "Turns that wait or run, in all sessions; the same from every process. NaN: Redis is away.",
+            registry=self.registry,
+        )
+
+    def count_waiting(self, waiting: Callable[[], float]) -> None:
+        """Take the number of waiting turns from here, whenever it is asked for."""
+        self._waiting.set_function(waiting)
 
     def count_readers(self, readers: Callable[[], float]) -> None:
         """Take the number of readers from here, whenever it is asked for."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import traceback
 from collections.abc import Mapping, Sequence
@@ -20,6 +21,7 @@ from inturn.errors import (
     InturnError,
     InvalidInputError,
     MailboxFullError,
+    OverloadedError,
     SessionBusyError,
     SessionConflictError,
     SessionNotFoundError,
@@ -34,6 +36,7 @@ _CODES: dict[type[InturnError], int] = {
     SessionNotFoundError: 404,
     SessionConflictError: 409,
     MailboxFullError: 429,
+    OverloadedError: 429,
 }
 """The status of an error; any other is 503 if it is retryable, else 500."""
 _KINDS = {404: "not-found", 405: "method-not-allowed", 413: "content-too-large"}
@@ -132,6 +135,8 @@ async def _library_error(request: Request, error: Exception) -> Response:
     if status == 500:
         return unexpected(request, error)
     headers = {"Retry-After": _RETRY_AFTER[status]} if status in _RETRY_AFTER else {}
+    if isinstance(error, OverloadedError):
+        headers["Retry-After"] = str(math.ceil(error.retry_after))
     turn_id = getattr(error, "turn_id", None)
     return ProblemResponse(request, status, kind_of(error), str(error), headers, turn_id=turn_id)
 

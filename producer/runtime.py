@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from typing import Annotated
 
 from fastapi import Depends, Request
 
 from inturn.channels import load_channels
 from inturn.client import Client
+from inturn.errors import MailboxError
 from inturn.settings import Settings
 from inturn.turns import Mailbox
 from inturn.turns.connection import connect
@@ -40,6 +42,13 @@ class Runtime:
         self.tickets = Tickets(self.redis, settings)
         self.watcher = Watcher(self.client)
         metrics.count_readers(lambda: len(self.watcher))
+        metrics.count_waiting(self._depth)
+
+    def _depth(self) -> float:
+        try:
+            return self.mailbox.depth()
+        except MailboxError:
+            return math.nan
 
     def close(self) -> None:
         """Give the connections back."""

@@ -144,9 +144,9 @@ class Client:
         with those before it of the same user and place into one turn, and wait `quiet` seconds for another;
         `interrupt` the turn that runs; or `reject` it. Without them the settings decide, by channel.
 
-        Raises `InvalidInputError`, `MailboxFullError`, `OverloadedError`, `SessionBusyError` (with `reject`) or
-        `MailboxUnavailableError` (with `INTURN_INBOX=database` for the database `StoreUnavailableError`); in
-        all of them nothing was accepted that a repeated call would double.
+        Raises `InvalidInputError`, `MailboxFullError`, `OverloadedError`, `SessionBusyError` (with `reject`)
+        or `MailboxUnavailableError` (with `INTURN_INBOX=database` for the database `StoreUnavailableError`);
+        in all of them nothing was accepted that a repeated call would double.
         """
         payload = respond_payload(
             self.settings,

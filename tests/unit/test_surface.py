@@ -24,6 +24,7 @@ PUBLIC = [
 ]
 MADE_OF_ARGUMENTS = {
     "MailboxFullError",
+    "OverloadedError",
     "SessionBusyError",
     "SessionConflictError",
     "SessionNotFoundError",
@@ -110,6 +111,7 @@ def test_an_errors_message_is_the_first_paragraph_of_its_docstring(name: str) ->
         errors.SessionNotFoundError("s"),
         errors.SessionConflictError("s", 1, 2),
         errors.MailboxFullError("s", 5),
+        errors.OverloadedError(1000),
         errors.SessionBusyError("s", 5),
         errors.MailboxUnavailableError(turn_id="s:1"),
         errors.ProviderUnavailableError("later", retry_after=3.5),

@@ -13,7 +13,7 @@ from zlib import crc32
 
 from inturn.cli.conversations import Line
 from inturn.contract import TurnResult
-from inturn.errors import InvalidInputError, MailboxFullError, MailboxUnavailableError
+from inturn.errors import InvalidInputError, MailboxFullError, MailboxUnavailableError, OverloadedError
 from inturn.persistence.adapter import PersistenceAdapter
 from inturn.session.state import utcnow
 from inturn.testing.history import Accepted, Verdict, check_store
@@ -230,7 +230,7 @@ class _Run:
                 handle = self._client.respond(
                     line.session_id, line.text, turn_id=line.turn_id, user_id=line.user_id
                 )
-            except (MailboxFullError, MailboxUnavailableError):
+            except (MailboxFullError, MailboxUnavailableError, OverloadedError):
                 if self.stopped.is_set() or time.monotonic() > until:
                     raise
                 self.stopped.wait(pause)

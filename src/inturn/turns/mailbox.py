@@ -111,8 +111,8 @@ class Item(NamedTuple):
 class Mailbox:
     """All mailboxes and leases on one Redis (or Valkey) server or cluster.
 
-    `prefix` is that of the keys, instead of the settings', for what is no turn: it has no limit in all. Raises `MailboxUnavailableError` where Redis
-    cannot be reached, `MailboxError` where it refuses.
+    `prefix` is that of the keys, instead of the settings', for what is no turn: it has no limit in all.
+    Raises `MailboxUnavailableError` where Redis cannot be reached, `MailboxError` where it refuses.
     """
 
     def __init__(self, redis: Redis, settings: Settings, *, prefix: str | None = None) -> None:

@@ -18,16 +18,16 @@ log = structlog.get_logger(__name__)
 
 LOOKS = 3
 SECONDS = 5.0
-"""So many looks long turns are refused, and no shorter than this; unless somebody sees that they need not be."""
+"""So many looks long turns are refused, and no shorter than this, unless somebody sees that it is over."""
 
 
 class Pressure:
     """Refuses new turns everywhere while more wait than `INTURN_MAX_WAITING_TOTAL` (None: never).
 
-    No key is shared by all sessions: each bucket counts its own turns, in the scripts that change their number,
-    and who looks adds the counters up. If the sum is too large, every bucket gets a mark that the scripts
-    which append see in the same step. All sweepers look, and so does whoever offers turns, at most once
-    every `INTURN_SWEEP_SECONDS`. So the limit can be passed by what is accepted in that time.
+    No key is shared by all sessions: each bucket counts its own turns, in the scripts that change their
+    number, and who looks adds the counters up. If the sum is too large, every bucket gets a mark that the
+    scripts which append see in the same step. All sweepers look, and so does whoever offers turns, at most
+    once every `INTURN_SWEEP_SECONDS`. So the limit can be passed by what is accepted in that time.
     """
 
     def __init__(self, redis: Redis, keys: Keys, settings: Settings, *, most: int | None) -> None:

@@ -241,6 +241,19 @@ def test_a_full_mailbox_is_told_with_a_time_to_come_again(here: WebHere, waiting
     assert waiting("t") == [], "what comes after it is not taken before it"
 
 
+def test_where_too_many_turns_wait_in_all_the_platform_is_asked_to_send_again(
+    here: WebHere, waiting: Waiting
+) -> None:
+    client = here(channels="tests.channels:channel", max_waiting_total=1, sweep_seconds=1e-9)
+
+    answer = post(client, message("one"), message("two", id="e2", session="t"))
+
+    assert (answer.status_code, answer.headers["Retry-After"]) == (429, "5")
+    assert answer.json()["type"] == "urn:inturn:problem:overloaded"
+    assert (len(waiting("s")), waiting("t")) == (1, [])
+    assert "inturn_turns_waiting 1.0" in client.get("/metrics").text
+
+
 def test_while_redis_is_away_the_platform_is_asked_to_send_again(
     client: TestClient, celery_broker: RedisTestBroker, waiting: Waiting
 ) -> None:
