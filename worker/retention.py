@@ -80,6 +80,8 @@ def _batches(
         )
         ids = [session.id for session in page.items]
         busy = runtime.mailbox.waiting(ids) | runtime.deliveries.mailbox.waiting(ids)
+        if runtime.inbox is not None:
+            busy |= runtime.inbox.among(ids)
         # Who has said STOP must not be written to again because what they said was forgotten.
         busy |= {
             session.id

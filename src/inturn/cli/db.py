@@ -9,6 +9,7 @@ from dataclasses import asdict
 from rich.console import Console
 from rich.markup import escape
 
+from inturn.persistence.inbox import open_inbox
 from inturn.persistence.schema import SchemaState, current, upgrade
 from inturn.settings import load_settings
 
@@ -16,6 +17,10 @@ from inturn.settings import load_settings
 def run_upgrade(*, as_json: bool) -> int:
     """Bring the schema up to date; returns the exit code."""
     state = upgrade(_url())
+    inbox = open_inbox(load_settings())
+    if inbox is not None:
+        inbox.initialize()
+        inbox.close()
     _print(state, f"the schema is at revision {state.revision}, the newest", as_json=as_json)
     return 0
 

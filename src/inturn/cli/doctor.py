@@ -100,7 +100,7 @@ def _redis(settings: Settings) -> Iterator[Check]:
         return
     yield _version(place, info)
     yield _memory(info)
-    yield _durability(info)
+    yield _durability(info, settings)
     behind = seconds + microseconds / 1e6 - (before + after) / 2
     differs = abs(behind) - (after - before) / 2 > CLOCK_SECONDS
     yield Check(
@@ -136,14 +136,16 @@ def _memory(info: dict[str, Any]) -> Check:
     )
 
 
-def _durability(info: dict[str, Any]) -> Check:
+def _durability(info: dict[str, Any], settings: Settings) -> Check:
+    if settings.inbox == "database":
+        return Check("redis durability", "ok", "turns that wait are in the database as well")
     if info.get("aof_enabled"):
         return Check("redis durability", "ok", "appendonly yes")
     return Check(
         "redis durability",
         "warning",
         "appendonly no: a crash of Redis loses turns that were accepted and wait",
-        "set appendonly to yes, with appendfsync everysec",
+        "set appendonly to yes, with appendfsync everysec, or INTURN_INBOX=database",
     )
 
 
@@ -218,6 +220,24 @@ def _store(settings: Settings) -> Iterator[Check]:
             return
         yield Check("schema", "ok", "it is there")
         yield _round_trip(adapter)
+    if settings.inbox == "database":
+        yield _inbox(settings)
+
+
+def _inbox(settings: Settings) -> Check:
+    from inturn.persistence.inbox import open_inbox
+
+    try:
+        inbox = open_inbox(settings)
+        assert inbox is not None
+        with contextlib.closing(inbox):
+            waiting = inbox.total()
+    except (ConfigurationError, MissingDriverError, StoreError) as error:
+        mend = (
+            "set INTURN_INBOX_URL to a SQL database that runs, and let its user create the table agent_inbox"
+        )
+        return Check("inbox", "failed", str(error), f"{mend}, or run inturn db upgrade as one who may")
+    return Check("inbox", "ok", f"in the database; {waiting} turns have not ended")
 
 
 def _round_trip(adapter: PersistenceAdapter) -> Check:

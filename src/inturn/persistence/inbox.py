@@ -75,6 +75,7 @@ class Inbox:
             select(c.turn_id, c.payload, c.overlap).where(mine).order_by(c.position).limit(MOST_TURNS)
         )
         self._count = select(func.count()).select_from(table).where(mine)
+        self._total = select(func.count()).select_from(table)
         self._has = select(c.position).where(mine, c.turn_key == bindparam("key"))
         self._among = select(c.session_id).where(c.session_id.in_(bindparam("sessions", expanding=True)))
         self._newest = select(func.max(c.position))
@@ -151,6 +152,10 @@ class Inbox:
     def count(self, session_id: str) -> int:
         """How many turns a session has here."""
         return int(self._read(self._count, {"session": session_id})[0][0])
+
+    def total(self) -> int:
+        """How many turns are here."""
+        return int(self._read(self._total, {})[0][0])
 
     def has(self, session_id: str, turn_id: str) -> bool:
         """Whether a turn is here."""
