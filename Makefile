@@ -15,7 +15,7 @@ help: ## this list
 demo: setup ## conversations through two workers, one of them killed half way, and the proof that nothing was lost
 	@$(bin)/inturn demo $(ARGS)
 
-test: setup ## all tests; ARGS="-k words" chooses some
+test: setup ## all tests; ARGS="-k words" chooses some, ARGS=--everything leaves no variant of a store out
 	@$(bin)/pytest --numprocesses 4 --dist worksteal $(ARGS)
 
 dev: setup ## everything in one terminal: Valkey, SQLite, worker, beat and web; Ctrl-C stops it

@@ -13,6 +13,31 @@ from inturn.embedded.valkey import EmbeddedValkey
 from tests.keys import keys_of, keys_without_ttl
 from tests.servers import postgres
 
+_THE_SAME_FOR_ALL = ("inturn.testing.conformance.input", "inturn.testing.conformance.lengths")
+"""Parts of the kit on what stands before the connection: one way to a store shows it for all of them."""
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add `--everything`."""
+    parser.addoption("--everything", action="store_true", help="leave no part of any variant out")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out of variants what would show the same thing many times."""
+    if config.getoption("--everything"):
+        return
+    variants = [
+        item for item in items if isinstance(item, pytest.Function) and item.get_closest_marker("variant")
+    ]
+    left_out = [item for item in variants if item.function.__module__ in _THE_SAME_FOR_ALL]
+    for item in variants:
+        assert item.cls is not None
+        item.cls.examples = 8  # of the histories that the whole kit tries 25
+    if left_out:
+        config.hook.pytest_deselected(items=left_out)
+        gone = set(left_out)
+        items[:] = [item for item in items if item not in gone]
+
 
 @pytest.fixture(scope="session")
 def valkey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedValkey]:

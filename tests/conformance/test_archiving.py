@@ -78,6 +78,7 @@ class TestArchivingSQLite(AdapterConformance):
         assert [line for line in logs if line["event"] == "session not archived"] == []
 
 
+@pytest.mark.variant
 class TestArchivingFromPostgreSQL(AdapterConformance):
     """What is deleted stays in the archive."""
 

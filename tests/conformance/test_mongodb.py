@@ -43,6 +43,7 @@ class TestMongoDB(AdapterConformance):
         return partial(open_adapter, mongodb_url, database_name=database, pool_size=2)
 
 
+@pytest.mark.variant
 class TestMongoDBSingleServer(AdapterConformance):
     """No replica set: neither transactions nor writes that the driver repeats."""
 
@@ -63,6 +64,7 @@ class TestMongoDBSingleServer(AdapterConformance):
         return partial(open_adapter, url)
 
 
+@pytest.mark.variant
 class TestMongoDBClient(AdapterConformance):
     """A caller's client, with careless settings of its own, and names for all collections."""
 

@@ -42,6 +42,7 @@ class TestOpenSearch(AdapterConformance):
         return partial(open_adapter, opensearch_url, indices=indices, pool_size=2)
 
 
+@pytest.mark.variant
 class TestOpenSearchClient(AdapterConformance):
     """A caller's client, and names for all indices."""
 

@@ -30,6 +30,7 @@ class TestPostgreSQL(AdapterConformance):
         return functools.partial(open_adapter, schema_url, pool_size=2)
 
 
+@pytest.mark.variant
 class TestPostgreSQLTables(AdapterConformance):
     """Names with a schema, capitals and reserved words, in a pool of one connection."""
 
@@ -41,6 +42,7 @@ class TestPostgreSQLTables(AdapterConformance):
             yield adapter
 
 
+@pytest.mark.variant
 class TestPostgreSQLPool(AdapterConformance):
     """A caller's pool, of connections that are not in autocommit mode and far from UTC."""
 
@@ -58,6 +60,7 @@ class TestPostgreSQLPool(AdapterConformance):
             yield adapter
 
 
+@pytest.mark.variant
 class TestPostgreSQLConnection(AdapterConformance):
     """A caller's one connection, with its own ideas of rows and isolation."""
 

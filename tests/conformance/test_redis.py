@@ -39,6 +39,7 @@ class TestRedis(AdapterConformance):
         return partial(open_adapter, redis_url, key_prefix=prefix, pool_size=2)
 
 
+@pytest.mark.variant
 class TestRedisExpiry(AdapterConformance):
     """The seed's own example of times to live: no key may be left without one."""
 
@@ -53,6 +54,7 @@ class TestRedisExpiry(AdapterConformance):
 
 
 @pytest.mark.parametrize("decoding", [False, True], ids=["bytes", "texts"], scope="class")
+@pytest.mark.variant
 class TestRedisClient(AdapterConformance):
     """A caller's client, one that decodes and one that does not, with an encoding of its own."""
 

@@ -34,6 +34,7 @@ class TestPostgreSQL(AdapterConformance):
         return partial(open_adapter, f"sqlalchemy+{sqlalchemy_url}", pool_size=2)
 
 
+@pytest.mark.variant
 class TestNames(AdapterConformance):
     """Tables in a schema, with capitals and reserved words; columns in camel case; one connection."""
 
@@ -52,6 +53,7 @@ class TestNames(AdapterConformance):
             yield adapter
 
 
+@pytest.mark.variant
 class TestCallersEngine(AdapterConformance):
     """A caller's engine, stricter than need be and far from UTC."""
 
@@ -82,6 +84,7 @@ class TestSQLiteFile(AdapterConformance):
         return partial(open_adapter, url)
 
 
+@pytest.mark.variant
 class TestSQLiteInMemory(AdapterConformance):
     @pytest.fixture
     def adapter(self) -> Iterator[PersistenceAdapter]:
@@ -89,6 +92,7 @@ class TestSQLiteInMemory(AdapterConformance):
             yield adapter
 
 
+@pytest.mark.variant
 class TestSQLiteCallersEngine(AdapterConformance):
     """The engine is as SQLAlchemy makes it by default: no foreign keys, no write-ahead log."""
 

@@ -32,6 +32,7 @@ class TestSQLiteFile(AdapterConformance):
         return functools.partial(open_adapter, url)
 
 
+@pytest.mark.variant
 class TestSQLiteInMemory(AdapterConformance):
     @pytest.fixture
     def adapter(self) -> Iterator[PersistenceAdapter]:
@@ -39,6 +40,7 @@ class TestSQLiteInMemory(AdapterConformance):
             yield adapter
 
 
+@pytest.mark.variant
 class TestSQLiteConnection(AdapterConformance):
     """The connection is as Python makes it by default: no foreign keys, no write-ahead log."""
 

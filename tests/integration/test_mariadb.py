@@ -46,6 +46,7 @@ class TestMariaDB(AdapterConformance):
         return partial(open_adapter, server_url, pool_size=8)
 
 
+@pytest.mark.variant
 class TestCallersEngine(AdapterConformance):
     """A caller's engine, as SQLAlchemy makes it: transactions that repeat what they have read."""
 

@@ -18,16 +18,23 @@ pytestmark = pytest.mark.process
 
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("store_kind", ["postgresql"])
-@pytest.mark.parametrize("file", ["examples/conversations.jsonl", "../shared/data/dialogues.jsonl"])
+@pytest.mark.parametrize(
+    ("file", "latency"), [("examples/conversations.jsonl", "0.2"), ("../shared/data/dialogues.jsonl", "0.05")]
+)
 def test_nothing_is_lost_doubled_or_reordered_when_a_worker_is_killed_and_one_is_paused(
-    file: str, start_worker: StartWorker, client: Client, store: PersistenceAdapter, fast: dict[str, str]
+    file: str,
+    latency: str,
+    start_worker: StartWorker,
+    client: Client,
+    store: PersistenceAdapter,
+    fast: dict[str, str],
 ) -> None:
     path = ROOT / file
     if not path.exists():
         pytest.skip(f"there is no {Path(file).name} beside this checkout")
     lines = read_conversations(path)
     # Long enough for turns to be in hand when the signals come, and for the lease to lapse meanwhile.
-    env = {**fast, "INTURN_AGENT": "examples.booking:agent", "INTURN_OFFLINE_LATENCY": "0.2"}
+    env = {**fast, "INTURN_AGENT": "examples.booking:agent", "INTURN_OFFLINE_LATENCY": latency}
     # Few slots for many conversations: no worker is ever idle.
     workers = [start_worker(concurrency=4, **env) for _ in range(4)]
     killed, paused = workers[:2]
