@@ -23,6 +23,7 @@ from inturn.errors import (
     InturnError,
     InvalidInputError,
     MailboxUnavailableError,
+    ModelBudgetError,
     SessionMigrationError,
     SessionTooNewError,
     StoreError,
@@ -40,6 +41,7 @@ from .posting import OutboxFullError, delivery_of, post
 from .runtime import Runtime, stopping
 from .streaming import LeaseLostError, respond
 
+from .tenant import tenant_of
 log = structlog.get_logger(__name__)
 
 MOST_RESTORES = 5
@@ -209,6 +211,10 @@ def _attempt(
         return _give_up(runtime, head, asked, fault)
     except Exception as error:
         known = isinstance(error, InturnError)
+    except ModelBudgetError as error:
+        # No attempt: the turn has not begun. Its time is drawn already, so that not all come back together.
+        log.info("turn waits for the model", seconds=round(error.retry_after, 1), reason=str(error))
+        return Later(error.retry_after, counts=False)
         may_try = head.attempts < runtime.settings.max_attempts and getattr(error, "retryable", True)
         if may_try or isinstance(error, BLAMELESS):
             log.warning("turn will be tried again", attempt=head.attempts, **facts(error))
@@ -224,7 +230,10 @@ def _run(runtime: Runtime, lease: Lease, asked: Asked, replies: Sequence[OpenRep
     payload = asked.payload
     if isinstance(payload, RespondPayload):
         agent = runtime.agent.bind(
-            payload.session_id, persistence=runtime.persistence, user_id=payload.user_id
+            payload.session_id,
+            persistence=runtime.persistence,
+            user_id=payload.user_id,
+            budget=runtime.budget.of_turn(tenant_of(payload)),
         )
         response = runtime.time_limit.run(lambda: respond(agent, payload, asked, lease, replies))
         result = TurnResult(

@@ -15,7 +15,16 @@ from inturn.errors import StoreError, StoreUnavailableError
 from inturn.persistence import PersistenceManager, open_adapter
 from inturn.persistence.inbox import open_inbox
 from inturn.settings import Settings
-from inturn.turns import Deliveries, Heartbeat, Kicked, Mailbox, Streams, StreamWriter, Sweeper
+from inturn.turns import (
+    Deliveries,
+    Heartbeat,
+    Kicked,
+    Mailbox,
+    ModelBudget,
+    Streams,
+    StreamWriter,
+    Sweeper,
+)
 from inturn.turns.connection import connect
 from inturn.turns.publishing import publish_delivery, publish_turn
 
@@ -66,6 +75,7 @@ class Runtime:
             name="deliveries",
         )
         self.streams = StreamWriter(Streams(self.redis, settings))
+        self.budget = ModelBudget(self.redis, settings)
         self.results = Results(app)
         self.time_limit = TimeLimit(settings.turn_seconds)
         self.agent = load_agent(settings.agent)

@@ -19,6 +19,7 @@
     │   └── SessionBusyError         refused by `reject`: a turn waits or runs        retryable
     ├── ProviderError                the language model's answer, or the lack of one
     │   └── ProviderUnavailableError 429, 5xx, time-out, lost connection             retryable
+    ├── ModelBudgetError             the shared budget of the model is used up       retryable
     ├── ChannelError
     │   ├── ForgedRequestError       a webhook that the platform did not send
     │   ├── DeliveryUnavailableError nothing was sent; may be tried again             retryable
@@ -54,6 +55,7 @@ __all__ = [
     "MailboxFullError",
     "MailboxUnavailableError",
     "MissingDriverError",
+    "ModelBudgetError",
     "OverloadedError",
     "ProviderError",
     "ProviderUnavailableError",
@@ -249,6 +251,19 @@ class ProviderUnavailableError(ProviderError):
     retryable = True
 
     def __init__(self, message: str | None = None, *, retry_after: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class ModelBudgetError(InturnError):
+    """The budget of the language model that all workers share is used up; try again later.
+
+    `retry_after` is in how many seconds. No call of the model was made.
+    """
+
+    retryable = True
+
+    def __init__(self, message: str | None = None, *, retry_after: float = 1.0) -> None:
         super().__init__(message)
         self.retry_after = retry_after
 

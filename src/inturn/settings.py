@@ -111,6 +111,15 @@ class Settings(BaseSettings):
     cleanup_seconds: Seconds = Field(3600.0, description="How often beat asks for retention.")
 
     openai_api_key: SecretStr | None = Field(
+    model_requests: str = Field(
+        "",
+        description="Calls of the model that all workers together may make, such as `500/minute` or "
+        "`20/second;500/minute`; turns beyond it wait.",
+    )
+    model_tokens: str = Field("", description="The same in tokens, such as `200000/minute`.")
+    tenant_model_requests: str = Field("", description="Calls of the model for one tenant.")
+    tenant_model_tokens: str = Field("", description="The same in tokens.")
+
         None,
         validation_alias=AliasChoices("INTURN_OPENAI_API_KEY", "OPENAI_API_KEY"),
         description="OpenAIProvider's key.",

@@ -10,6 +10,7 @@ from typing import Any, TypeVar, overload
 import structlog
 from pydantic import BaseModel
 
+from inturn.agent.budget import TurnBudget
 from inturn.agent.context import Scene
 from inturn.agent.conversation import Conversation, Taken
 from inturn.agent.definition import Definition, Knowledge
@@ -166,18 +167,24 @@ class Agent:
         return add if function is None else add(function)
 
     def bind(
-        self, session_id: str, *, persistence: Persistence | None = None, user_id: str | None = None
+        self,
+        session_id: str,
+        *,
+        persistence: Persistence | None = None,
+        user_id: str | None = None,
+        budget: TurnBudget | None = None,
     ) -> Agent:
         """The same agent in another conversation; `persistence` defaults to this agent's own.
 
         Cheap: nothing is checked again, nothing is loaded before it is used. The context is the one that the
-        agent was made with.
+        agent was made with. A `budget` is asked and told of each call of the model, and serves one turn.
         """
         bound = object.__new__(type(self))
         bound._definition = self._definition
         bound._attach(
             self._persistence if persistence is None else self._manager(persistence), session_id, user_id
         )
+        bound._budget = budget
         return bound
 
     def respond(
@@ -320,6 +327,7 @@ class Agent:
                 context={},
                 journal=Journal(self.session, turn_id),
                 length=self.session.length,
+                budget=self._budget,
             )
             scene.context.update({**self._conversation.context, **self._provided(session.id), **scene.ids})
             outcome = yield from Turn(scene, streams=streams, stopped=stopped).run()
@@ -372,6 +380,7 @@ class Agent:
     ) -> None:
         self._persistence = persistence
         self._user_id = user_id
+        self._budget: TurnBudget | None = None
         session = SessionManager(
             persistence,
             session_id=session_id,

@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from inturn.agent import changes
+from inturn.agent.budget import billed
 from inturn.agent.compaction import estimate_tokens
 from inturn.agent.context import Scene
 from inturn.agent.draft import Draft
@@ -47,7 +48,9 @@ class Asking:
     def generate(self, request: ModelRequest) -> ModelReply:
         """Ask in one piece, without tools."""
         self._check()
-        reply = self._provider.generate(request)
+        with billed(self._scene.budget) as bill:
+            reply = self._provider.generate(request)
+            bill.usage = reply.usage
         self.usage = self.usage + reply.usage
         return reply
 
@@ -108,12 +111,14 @@ class Asking:
         draft = Draft(request.output)
         serves: bool | None = None
         reply: ModelReply
-        with closing(self._provider.stream(request)) as stream:
+        with billed(self._scene.budget) as bill, closing(self._provider.stream(request)) as stream:
+            bill.guess = lambda: _estimated(request, draft) if draft.length else Usage(calls=1)
             while True:
                 try:
                     draft.feed(next(stream))
                 except StopIteration as end:
                     reply = end.value
+                    bill.usage = reply.usage
                     break
                 if draft.fields is not None:
                     if serves is None:

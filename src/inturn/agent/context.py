@@ -14,6 +14,7 @@ from inturn.session.state import HistoryItem, SessionState
 from inturn.values import to_json
 
 if TYPE_CHECKING:
+    from inturn.agent.budget import TurnBudget
     from inturn.agent.definition import Definition
     from inturn.agent.journal import Journal
 
@@ -41,6 +42,7 @@ class Scene:
     journal: Journal
     length: int
     """How many messages the session has, those included that are not saved yet."""
+    budget: TurnBudget | None = None
 
     @property
     def ids(self) -> dict[str, Any]:

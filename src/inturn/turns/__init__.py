@@ -1,5 +1,6 @@
 """Turns in Redis: mailbox, lease, streams of text, and the threads that renew, sweep and write."""
 
+from inturn.turns.budget import ModelBudget
 from inturn.turns.deliveries import Deliveries
 from inturn.turns.follower import Follower
 from inturn.turns.heartbeat import Heartbeat
@@ -25,6 +26,7 @@ __all__ = [
     "Lease",
     "Mailbox",
     "Offered",
+    "ModelBudget",
     "OpenReply",
     "Outcomes",
     "Overlap",

@@ -18,6 +18,9 @@ and the index that says which sessions wait, is in one slot of a Redis Cluster a
 | `<prefix>:limit:...` | list | when a caller of the web API asked, for its rate limit |
 
 Replies on their way out have mailboxes of the same kind under `<prefix>-out`, without streams, and
+| `<prefix>:{budget}:requests:<seconds>`, `...:tokens:...` | hash | how much of the model was used, by slices of a window of so many seconds; see lua/spend.lua. With `:<tenant>` behind it: by one tenant, percent-encoded |
+| `<prefix>:{budget}:closed` | string | the model has asked for a pause; expires with it |
+| `<prefix>:{budget}:call:<random>` | string | a call of the script that was counted |
 `<prefix>-out:outcomes` is a stream of how deliveries ended that did not simply arrive.
 """  # noqa: E501
 
@@ -76,3 +79,8 @@ class Keys:
 
     def _stem(self, session_id: str) -> str:
         return f"{self._prefix}:{{{crc32(session_id.encode()) % BUCKETS}}}"
+    def of_budget(self, name: str, tenant: str | None = None) -> str:
+        """A part of the model's budget, of all or of one tenant; all parts are in one slot."""
+        stem = f"{self._prefix}:{{budget}}:{name}"
+        return stem if tenant is None else f"{stem}:{quote(tenant, safe='')}"
+
