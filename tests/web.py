@@ -106,7 +106,7 @@ def served(app: FastAPI) -> Iterator[str]:
 def signed(user_id: str, *, secret: str = SECRET, algorithm: str = "HS256", **claims: Any) -> dict[str, str]:
     """The header that a signed-in user sends."""
     token = jwt.encode(
-        {"sub": user_id, "exp": utcnow().timestamp() + 600, **claims}, secret, algorithm=algorithm
+        {"sub": user_id, "exp": utcnow().timestamp() + 86_400, **claims}, secret, algorithm=algorithm
     )
     return {"Authorization": f"Bearer {token}"}
 

@@ -111,13 +111,14 @@ time.sleep(600)
 
 
 INTERRUPTED_PARENT = """
-import sys, time
+import signal, sys, time
 import redis
 from inturn.embedded.valkey import EmbeddedValkey
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
 with EmbeddedValkey(sys.argv[1]) as server:
     try:
         print("started", flush=True)
-        time.sleep(600)
+        time.sleep(60)
     except KeyboardInterrupt:
         if redis.Redis(port=server.port).ping():
             print("the server answers", flush=True)
