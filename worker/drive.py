@@ -40,8 +40,8 @@ from .facts import facts
 from .posting import OutboxFullError, delivery_of, post
 from .runtime import Runtime, stopping
 from .streaming import LeaseLostError, respond
-
 from .tenant import tenant_of
+
 log = structlog.get_logger(__name__)
 
 MOST_RESTORES = 5
@@ -209,12 +209,12 @@ def _attempt(
         # is found again.
         fault = TurnFault(type=type(error).__name__, message=str(error), attempts=head.attempts)
         return _give_up(runtime, head, asked, fault)
-    except Exception as error:
-        known = isinstance(error, InturnError)
     except ModelBudgetError as error:
         # No attempt: the turn has not begun. Its time is drawn already, so that not all come back together.
         log.info("turn waits for the model", seconds=round(error.retry_after, 1), reason=str(error))
         return Later(error.retry_after, counts=False)
+    except Exception as error:
+        known = isinstance(error, InturnError)
         may_try = head.attempts < runtime.settings.max_attempts and getattr(error, "retryable", True)
         if may_try or isinstance(error, BLAMELESS):
             log.warning("turn will be tried again", attempt=head.attempts, **facts(error))

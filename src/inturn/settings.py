@@ -105,12 +105,6 @@ class Settings(BaseSettings):
     )
     history_window: int = Field(50, ge=0, description="Messages of the history an agent sees.")
 
-    completed_days: float = Field(30.0, gt=0, description="Age at which completed sessions are deleted.")
-    abandoned_days: float = Field(7.0, gt=0, description="Age at which abandoned sessions are deleted.")
-    idle_days: float = Field(30.0, gt=0, description="Idle time after which an active session is abandoned.")
-    cleanup_seconds: Seconds = Field(3600.0, description="How often beat asks for retention.")
-
-    openai_api_key: SecretStr | None = Field(
     model_requests: str = Field(
         "",
         description="Calls of the model that all workers together may make, such as `500/minute` or "
@@ -120,6 +114,12 @@ class Settings(BaseSettings):
     tenant_model_requests: str = Field("", description="Calls of the model for one tenant.")
     tenant_model_tokens: str = Field("", description="The same in tokens.")
 
+    completed_days: float = Field(30.0, gt=0, description="Age at which completed sessions are deleted.")
+    abandoned_days: float = Field(7.0, gt=0, description="Age at which abandoned sessions are deleted.")
+    idle_days: float = Field(30.0, gt=0, description="Idle time after which an active session is abandoned.")
+    cleanup_seconds: Seconds = Field(3600.0, description="How often beat asks for retention.")
+
+    openai_api_key: SecretStr | None = Field(
         None,
         validation_alias=AliasChoices("INTURN_OPENAI_API_KEY", "OPENAI_API_KEY"),
         description="OpenAIProvider's key.",

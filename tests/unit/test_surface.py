@@ -115,9 +115,9 @@ def test_an_errors_message_is_the_first_paragraph_of_its_docstring(name: str) ->
         errors.SessionBusyError("s", 5),
         errors.MailboxUnavailableError(turn_id="s:1"),
         errors.ProviderUnavailableError("later", retry_after=3.5),
+        errors.ModelBudgetError("later", retry_after=3.5),
         errors.DeliveryUnavailableError("later", retry_after=3.5),
         errors.TurnTimeoutError("not yet", turn_id="s:1"),
-        errors.ModelBudgetError("later", retry_after=3.5),
     ],
     ids=lambda error: type(error).__name__,
 )

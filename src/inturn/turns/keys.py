@@ -15,12 +15,12 @@ and the index that says which sessions wait, is in one slot of a Redis Cluster a
 | `<prefix>:{b}:s:<session>:<turn>` | stream | the text of a turn's reply as it comes; each entry's ID is `<fence>-<number>`. The session's ID is percent-encoded |
 | `<prefix>:{b}:u:<session>` | string | whose turns a new session takes, as JSON (`null`: nobody's), until the store knows it |
 | `<prefix>:ticket:<hash>` | string | the turn whose events a ticket of the web API opens |
-| `<prefix>:limit:...` | list | when a caller of the web API asked, for its rate limit |
-
-Replies on their way out have mailboxes of the same kind under `<prefix>-out`, without streams, and
 | `<prefix>:{budget}:requests:<seconds>`, `...:tokens:...` | hash | how much of the model was used, by slices of a window of so many seconds; see lua/spend.lua. With `:<tenant>` behind it: by one tenant, percent-encoded |
 | `<prefix>:{budget}:closed` | string | the model has asked for a pause; expires with it |
 | `<prefix>:{budget}:call:<random>` | string | a call of the script that was counted |
+| `<prefix>:limit:...` | list | when a caller of the web API asked, for its rate limit |
+
+Replies on their way out have mailboxes of the same kind under `<prefix>-out`, without streams, and
 `<prefix>-out:outcomes` is a stream of how deliveries ended that did not simply arrive.
 """  # noqa: E501
 
@@ -72,6 +72,11 @@ class Keys:
         """A ticket, by the digest of its secret."""
         return f"{self._prefix}:ticket:{digest}"
 
+    def of_budget(self, name: str, tenant: str | None = None) -> str:
+        """A part of the model's budget, of all or of one tenant; all parts are in one slot."""
+        stem = f"{self._prefix}:{{budget}}:{name}"
+        return stem if tenant is None else f"{stem}:{quote(tenant, safe='')}"
+
     @property
     def limits(self) -> str:
         """What the keys of the web API's rate limits begin with."""
@@ -79,8 +84,3 @@ class Keys:
 
     def _stem(self, session_id: str) -> str:
         return f"{self._prefix}:{{{crc32(session_id.encode()) % BUCKETS}}}"
-    def of_budget(self, name: str, tenant: str | None = None) -> str:
-        """A part of the model's budget, of all or of one tenant; all parts are in one slot."""
-        stem = f"{self._prefix}:{{budget}}:{name}"
-        return stem if tenant is None else f"{stem}:{quote(tenant, safe='')}"
-
