@@ -111,7 +111,9 @@ class Settings(BaseSettings):
         "`20/second;500/minute`; turns beyond it wait.",
     )
     model_tokens: str = Field("", description="The same in tokens, such as `200000/minute`.")
-    tenant_model_requests: str = Field("", description="Calls of the model for one tenant.")
+    tenant_model_requests: str = Field(
+        "", description="Calls of the model for one tenant, such as `60/minute`."
+    )
     tenant_model_tokens: str = Field("", description="The same in tokens.")
 
     completed_days: float = Field(30.0, gt=0, description="Age at which completed sessions are deleted.")
