@@ -13,6 +13,7 @@ from inturn.errors import MailboxError
 from inturn.settings import Settings
 from inturn.turns import Mailbox
 from inturn.turns.connection import connect
+from inturn.turns.dead_letters import DeadLetters
 from inturn.turns.deliveries import Deliveries
 
 from .access import Access
@@ -37,6 +38,7 @@ class Runtime:
         self.client = Client(settings)
         self.mailbox = Mailbox(self.redis, settings)
         self.deliveries = Deliveries(self.redis, settings)
+        self.dead_letters = DeadLetters(self.redis, settings)
         self.store = Store(settings)
         self.access = Access(self.redis, self.mailbox, self.store, settings)
         self.tickets = Tickets(self.redis, settings)

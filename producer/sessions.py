@@ -85,6 +85,7 @@ def delete(session_id: SessionId, web: Web, caller: Asks) -> None:
         if web.access.read(caller, session_id) is None:
             raise not_found("session")
         raise _busy("it was changed just now; repeat the request")
+    web.dead_letters.remove_session(session_id)
     log.info("session deleted", session_id=session_id)
 
 

@@ -36,6 +36,7 @@ from inturn.turns.overlap import ENQUEUE, Overlap
 from inturn.turns.publishing import publish_turn
 
 from .asked import Asked
+from .burying import bury
 from .facts import facts
 from .posting import OutboxFullError, delivery_of, post
 from .runtime import Runtime, stopping
@@ -129,6 +130,7 @@ def _work(runtime: Runtime, lease: Lease, head: Head, own_id: str, results: list
         if isinstance(ended, Later):
             runtime.mailbox.release(lease, delay=ended.delay, counts=ended.counts)
             return not ended.behind
+        bury(runtime, lease.session_id, head, ended)
         # The result first: a turn leaves the mailbox only once whoever waits for it can have its answer.
         for result in ended:
             runtime.results.store(result, own=result.turn_id == own_id, runtime=now - started)
@@ -290,6 +292,10 @@ def _give_up(runtime: Runtime, head: Head, asked: Asked, fault: TurnFault) -> li
             )
             # An owner before us may have committed the turn after all; then that is what counts.
             failed = response.finish_reason == "failed"
+            if failed and fault.type == TurnFailedError.__name__:
+                # What it was given up for then says more.
+                record = runtime.persistence.find_turns(payload.session_id, [asked.turn_id])[asked.turn_id]
+                fault = TurnResult.model_validate(record.result).error or fault
             result = TurnResult(
                 kind="respond",
                 session_id=payload.session_id,

@@ -54,6 +54,7 @@ def clean_up(runtime: Runtime, *, dry_run: bool = False) -> RetentionReport:
                 report.deleted[status] += len(batch)
                 continue
             gone = runtime.adapter.delete_sessions([Target(session.id, session.version) for session in batch])
+            runtime.dead_letters.remove_sessions(gone)
             report.deleted[status] += len(gone)
             report.skipped += len(batch) - len(gone)
     older_than = utcnow() - runtime.settings.idle

@@ -16,6 +16,7 @@ from inturn.persistence import PersistenceManager, open_adapter
 from inturn.persistence.inbox import open_inbox
 from inturn.settings import Settings
 from inturn.turns import (
+    DeadLetters,
     Deliveries,
     Heartbeat,
     Kicked,
@@ -65,6 +66,7 @@ class Runtime:
         self.mailbox = Mailbox(self.redis, settings)
         self.heartbeat = Heartbeat(self.mailbox, settings.renew_seconds)
         self.sweeper = Sweeper(self.mailbox, self.wake, settings.sweep_seconds, unless=lambda: stopping)
+        self.dead_letters = DeadLetters(self.redis, settings)
         self.deliveries = Deliveries(self.redis, settings)
         self.out_heartbeat = Heartbeat(self.deliveries.mailbox, settings.renew_seconds)
         self.out_sweeper = Sweeper(

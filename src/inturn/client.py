@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self
 
@@ -16,9 +15,9 @@ from inturn.contract import (
     OverlapPolicy,
     Piece,
     Response,
-    TurnFault,
     TurnResult,
 )
+from inturn.dead_turns import DeadTurns
 from inturn.errors import (
     MailboxFullError,
     MailboxUnavailableError,
@@ -32,13 +31,16 @@ from inturn.errors import (
 from inturn.ids import create_turn_id, session_of_turn
 from inturn.session.state import HistoryItem, Status
 from inturn.settings import Settings, load_settings
+from inturn.turns.broker import broker_errors, connect_broker
 from inturn.turns.connection import connect, redis_errors
+from inturn.turns.dead_letters import DeadLetters
 from inturn.turns.deliveries import Deliveries
 from inturn.turns.follower import Follower
 from inturn.turns.mailbox import Mailbox
 from inturn.turns.overlap import ENQUEUE, Overlap, overlap_of
 from inturn.turns.payloads import encode_payload, respond_payload, save_session_payload
 from inturn.turns.publishing import publish_delivery, publish_turn
+from inturn.turns.results import Results
 from inturn.turns.sight import Place, Sight
 from inturn.turns.streams import Streams
 
@@ -110,13 +112,16 @@ class Client:
 
     def __init__(self, settings: Settings | None = None, *, app: Celery | None = None) -> None:
         self.settings = settings or load_settings()
-        self._app = app or _celery(self.settings)
+        self._app = app or connect_broker(self.settings)
         self._owns_app = app is None
         self._redis = connect(self.settings, timeout=2.0, retries=1)
         self._mailbox = Mailbox(self._redis, self.settings)
         self._acceptor = Acceptor(self._mailbox, self.settings)
         self._streams = Streams(self._redis, self.settings)
         self._deliveries = Deliveries(self._redis, self.settings)
+        self._results = Results(self._app)
+        self.dead = DeadTurns(DeadLetters(self._redis, self.settings), self.settings, self._offer)
+        """The turns that failed: to look at, to run again, or to drop."""
 
     def respond(
         self,
@@ -202,7 +207,7 @@ class Client:
         Raises `MailboxUnavailableError`.
         """
         self.ping()  # Celery would try to subscribe to the result for 20 seconds
-        with redis_errors(), _broker_errors():
+        with redis_errors(), broker_errors():
             return self._app.send_task(
                 CLEANUP_SESSIONS, kwargs={"dry_run": dry_run}, queue=MAINTENANCE_QUEUE, add_to_parent=False
             )
@@ -228,7 +233,7 @@ class Client:
         if offered.outcome == "full":
             raise MailboxFullError(session_id, offered.ahead)
         if offered.publish:
-            with _broker_errors(turn_id):
+            with broker_errors(turn_id):
                 publish_delivery(self._app, session_id)
         return turn_id in ended
 
@@ -240,7 +245,7 @@ class Client:
         """Tell where a turn stands; see `TurnHandle.status`."""
         # In this order: a turn leaves the mailbox after its result is stored, so what is gone has a result.
         state = self._acceptor.state(session_id, turn_id)
-        result = self._results([turn_id]).get(turn_id)
+        result = self._results.find([turn_id]).get(turn_id)
         if result is None:
             return state
         if result.error is not None and result.error.type == "TurnCancelledError":
@@ -291,7 +296,7 @@ class Client:
         """See what there is of many turns now; three round trips, whatever their number, and no waiting."""
         turns = [(place.session_id, place.turn_id) for place in places]
         # In this order: a result is stored after the last piece was written, and before the turn leaves.
-        results = self._results([place.turn_id for place in places])
+        results = self._results.find([place.turn_id for place in places])
         entries = self._streams.read_all(places)
         views = self._mailbox.look_all(turns)
         return [
@@ -312,7 +317,7 @@ class Client:
         deadline = None if timeout is None else time.monotonic() + timeout
         pause = 0.01
         while open_handles:
-            found = self._results(list(open_handles))
+            found = self._results.find(list(open_handles))
             for turn_id, result in found.items():
                 for handle in open_handles.pop(turn_id):
                     yield handle, result
@@ -343,7 +348,7 @@ class Client:
             self._streams,
             handle.session_id,
             turn_id,
-            lambda: self._results([turn_id]).get(turn_id),
+            lambda: self._results.find([turn_id]).get(turn_id),
             timeout,
         )
         if result is None:
@@ -374,76 +379,14 @@ class Client:
         # Where it fails, the turn is in its mailbox and will run (a sweeper finds it), but the caller is not
         # told yes on the strength of that: the repeated call finds the turn known and publishes again.
         try:
-            with _broker_errors(turn_id):
+            with broker_errors(turn_id):
                 publish_turn(self._app, session_id, turn_id)
         except MailboxUnavailableError:
             if not self._acceptor.is_durable:
                 raise
-
-    def _results(self, turn_ids: list[str]) -> dict[str, TurnResult]:
-        backend: Any = self._app.backend
-        found: dict[str, TurnResult] = {}
-        for start in range(0, len(turn_ids), 500):
-            some = turn_ids[start : start + 500]
-            with redis_errors():
-                values = backend.mget([backend.get_key_for_task(turn_id) for turn_id in some])
-            for turn_id, value in zip(some, values, strict=True):
-                if value is not None:
-                    found[turn_id] = _result(turn_id, backend.decode_result(value))
-        return found
-
-
-@contextmanager
-def _broker_errors(turn_id: str | None = None) -> Iterator[None]:
-    from kombu.exceptions import OperationalError
-
-    try:
-        yield
-    except OperationalError as error:
-        again = "repeat the call" if turn_id is None else "repeat the call with the same turn ID"
-        raise MailboxUnavailableError(f"the broker cannot be reached; {again}", turn_id=turn_id) from error
-
-
-def _celery(settings: Settings) -> Celery:
-    from celery import Celery
-
-    app = Celery("inturn-client", set_as_current=False)
-    app.conf.update(
-        broker_url=settings.broker,
-        result_backend=settings.results,
-        result_expires=settings.result_seconds,
-        result_backend_thread_safe=True,
-        # Celery's own time-out is two minutes: whoever waits two seconds for a reply must not wait that long.
-        redis_socket_timeout=5,
-        redis_socket_connect_timeout=2,
-        broker_transport_options={"socket_timeout": 5, "socket_connect_timeout": 2, "max_connections": 64},
-        broker_connection_timeout=2,
-        task_publish_retry_policy={
-            "max_retries": 2,
-            "interval_start": 0.1,
-            "interval_step": 0.2,
-            "interval_max": 0.5,
-        },
-        task_ignore_result=False,
-    )
-    return app
 
 
 def _check(result: TurnResult) -> None:
     if result.error is not None:
         kind = TurnCancelledError if result.error.type == "TurnCancelledError" else TurnFailedError
         raise kind(f"turn {result.turn_id} failed: {result.error.message}", turn_id=result.turn_id)
-
-
-def _result(turn_id: str, meta: Mapping[str, Any]) -> TurnResult:
-    if meta["status"] == "SUCCESS":
-        return TurnResult.model_validate(meta["result"])
-    error = meta["result"]
-    return TurnResult(
-        kind="respond",
-        session_id="",
-        turn_id=turn_id,
-        state="failed",
-        response=Response(message="", session_id="", turn_id=turn_id, finish_reason="failed"),
-        error=TurnFault(type=type(error).__name__, message=str(error)),
-    )

@@ -220,3 +220,24 @@ class TurnResult(BaseModel):
     state: Literal["done", "failed"] = "done"
     response: Response
     error: TurnFault | None = None
+
+
+class DeadLetter(BaseModel):
+    """A turn that failed and was given up, and may be run again; nothing in it was said by anybody.
+
+    `kind`, `user_id`, `channel` and `accepted_at` are None where nobody could read the turn's payload, which
+    has `payload_bytes` bytes. `merged_into` is the first of the turns that it was one with, perhaps itself.
+    """
+
+    model_config = ConfigDict(extra="ignore")
+
+    session_id: str = ""
+    turn_id: str = ""
+    kind: Literal["respond", "save_session"] | None = None
+    user_id: str | None = None
+    channel: str | None = None
+    error: TurnFault
+    accepted_at: datetime | None = None
+    failed_at: datetime = Field(default_factory=utcnow)
+    merged_into: str | None = None
+    payload_bytes: int = 0

@@ -68,6 +68,12 @@ class Settings(BaseSettings):
         1.0, description="The wait after a turn's first failure; doubles each time."
     )
     retry_max_seconds: Seconds = Field(60.0, description="The longest wait between two tries.")
+    dead_days: float = Field(
+        30.0, gt=0, description="How long a turn that failed is kept among the dead letters."
+    )
+    max_dead: int = Field(
+        64_000, ge=64, description="Dead letters that are kept, about; the oldest make room for new ones."
+    )
     delivery_attempts: int = Field(
         15, ge=1, description="Tries of one reply's delivery, with the same waits, before it has failed."
     )

@@ -24,6 +24,9 @@ app.add_typer(db, name="db", help="The schema of the database that DATABASE_URL 
 deliveries = typer.Typer(invoke_without_command=True)
 app.add_typer(deliveries, name="deliveries")
 
+turns = typer.Typer(no_args_is_help=True)
+app.add_typer(turns, name="turns", help="The turns that failed: look at them, run them again, drop them.")
+
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
 
 
@@ -158,6 +161,83 @@ def deliveries_retry_command(
     from inturn.cli.deliveries import run_retry
 
     raise typer.Exit(run_retry(session, turn))
+
+
+TURN = typer.Argument(help="The turn's ID.", metavar="TURN", show_default=False)
+OfSession = Annotated[str | None, typer.Option("--session", help="Those of this session.")]
+OfError = Annotated[str | None, typer.Option("--error", help="Those with this error, as in ProviderError.")]
+OlderThan = Annotated[str | None, typer.Option("--older-than", help="Those that failed before: 90s, 2h, 7d.")]
+NewerThan = Annotated[str | None, typer.Option("--newer-than", help="Those that failed since then.")]
+OfAll = Annotated[bool, typer.Option("--all", help="All that failed.")]
+
+
+@turns.command("dead", epilog="Example: inturn turns dead --error ProviderError --newer-than 2h")
+def turns_dead_command(
+    session: OfSession = None,
+    error: OfError = None,
+    older_than: OlderThan = None,
+    newer_than: NewerThan = None,
+    as_json: Json = False,
+) -> None:
+    """List the turns that failed and were given up, the oldest first. Nothing that was said is shown."""
+    from inturn.cli.turns import Which, run_dead
+
+    raise typer.Exit(run_dead(Which(session, error, older_than, newer_than), as_json=as_json))
+
+
+@turns.command("show", epilog="Example: inturn turns show user-123:event-1")
+def turns_show_command(
+    turn: Annotated[str, TURN],
+    session: Annotated[str | None, typer.Option(help="Its session, where its ID names none.")] = None,
+    text: Annotated[bool, typer.Option("--text", help="Show what was said, too.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Show one turn that failed, and why. Exit code 1: there is no such turn."""
+    from inturn.cli.turns import run_show
+
+    raise typer.Exit(run_show(turn, session, text=text, as_json=as_json))
+
+
+@turns.command("retry", epilog="Example: inturn turns retry --error ProviderError --newer-than 2h")
+def turns_retry_command(
+    turn: Annotated[str | None, TURN] = None,
+    session: OfSession = None,
+    error: OfError = None,
+    older_than: OlderThan = None,
+    newer_than: NewerThan = None,
+    everything: OfAll = False,
+    as_json: Json = False,
+) -> None:
+    """Run turns that failed again, each as a new turn behind those of its session that wait.
+
+    One turn, or all that the options name. May be stopped and repeated at any time: nothing runs twice. Exit
+    code 1: there is no such turn, or some stay for now because too many turns wait; 130: it was stopped.
+    """
+    from inturn.cli.turns import Which, run_retry
+
+    which = Which(session, error, older_than, newer_than, everything=everything)
+    raise typer.Exit(run_retry(turn, which, as_json=as_json))
+
+
+@turns.command("drop", epilog="Example: inturn turns drop --older-than 7d --yes")
+def turns_drop_command(
+    turn: Annotated[str | None, TURN] = None,
+    session: OfSession = None,
+    error: OfError = None,
+    older_than: OlderThan = None,
+    newer_than: NewerThan = None,
+    everything: OfAll = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Drop many without a question.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Forget turns that failed: they cannot be run again. The history of their sessions stays as it is.
+
+    One turn, or all that the options name. Exit code 1: there is no such turn, or the answer was no.
+    """
+    from inturn.cli.turns import Which, run_drop
+
+    which = Which(session, error, older_than, newer_than, everything=everything)
+    raise typer.Exit(run_drop(turn, which, yes=yes, as_json=as_json))
 
 
 @db.command("upgrade", epilog="Example: DATABASE_URL=postgresql://localhost/chat inturn db upgrade")

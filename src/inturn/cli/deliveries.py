@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from datetime import datetime
 
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from inturn.cli.ages import ago
 from inturn.cli.local import local_settings
 from inturn.client import Client
 from inturn.contract import DeliveryView
@@ -67,18 +67,10 @@ def _print(console: Console, found: Sequence[DeliveryView]) -> None:
             escape(view.turn_id),
             escape(view.channel or ""),
             state,
-            _ago(now, view.since),
+            ago(now, view.since),
             str(view.attempts or ""),
             escape(view.error or ""),
         )
     console.print(table)
     if len(found) > MOST_ROWS:
         console.print(f"and {len(found) - MOST_ROWS} more; --json has them all")
-
-
-def _ago(now: datetime, since: datetime) -> str:
-    seconds = max(0, round((now - since).total_seconds()))
-    for name, size in (("d", 86_400), ("h", 3600), ("min", 60)):
-        if seconds >= 2 * size:
-            return f"{seconds // size} {name}"
-    return f"{seconds} s"

@@ -1,6 +1,7 @@
 """Turns in Redis: mailbox, lease, streams of text, and the threads that renew, sweep and write."""
 
 from inturn.turns.budget import ModelBudget
+from inturn.turns.dead_letters import DeadLetters
 from inturn.turns.deliveries import Deliveries
 from inturn.turns.follower import Follower
 from inturn.turns.heartbeat import Heartbeat
@@ -15,6 +16,7 @@ from inturn.turns.writer import OpenReply, StreamWriter
 
 __all__ = [
     "Begun",
+    "DeadLetters",
     "Deliveries",
     "Entry",
     "Finished",

@@ -8,6 +8,9 @@ and the index that says which sessions wait, is in one slot of a Redis Cluster a
 | `<prefix>:{b}:active` | zset | session IDs with waiting turns, scored by when somebody should have acted (ms) |
 | `<prefix>:{b}:depth` | string | how many turns wait or run in the bucket |
 | `<prefix>:{b}:shut` | string | how many wait or run in all, while these are too many: no turn is appended; expires |
+| `<prefix>:{b}:dead` | zset | the dead letters of the bucket, `<session> <turn>` with the session's ID percent-encoded, scored by when they failed (ms); expires |
+| `<prefix>:{b}:dead:facts` | hash | of each of them why it failed, as JSON; nothing that was said |
+| `<prefix>:{b}:dead:payloads` | hash | of each of them the payload, as it was offered |
 | `<prefix>:{b}:q:<session>` | list | turn IDs in order of arrival; the head is the one that runs |
 | `<prefix>:{b}:t:<session>` | hash | turn ID -> payload |
 | `<prefix>:{b}:m:<session>` | hash | the lease (`owner`, `until`, `fence`), `sleep`, `wakes`, `stop`, `att:<turn>`, `join:<turn>` and `set:<turn>` (see lua/common.lua), and the last release (`last`, `reply`) |
@@ -44,6 +47,8 @@ class Keys:
         """How many turns wait, of each bucket."""
         self.shuts = [f"{prefix}:{{{bucket}}}:shut" for bucket in range(BUCKETS)]
         """Whether turns are refused for the number of those that wait in all, of each bucket."""
+        self.dead = [_of_dead(f"{prefix}:{{{bucket}}}") for bucket in range(BUCKETS)]
+        """The index, facts and payloads of the dead letters, of each bucket."""
 
     def of_session(self, session_id: str) -> list[str]:
         """The keys every script of a session gets, in the order in which the scripts name them."""
@@ -63,6 +68,10 @@ class Keys:
         stem = self._stem(session_id)
         # Encoded, because of two IDs with colons in them none could tell where the first one ends.
         return [f"{stem}:m:{session_id}", f"{stem}:s:{quote(session_id, safe='')}:{turn_id}"]
+
+    def of_dead(self, session_id: str) -> list[str]:
+        """The index, facts and payloads of the dead letters in the session's bucket."""
+        return _of_dead(self._stem(session_id))
 
     def of_owner(self, session_id: str) -> str:
         """The user who began the session."""
@@ -84,3 +93,7 @@ class Keys:
 
     def _stem(self, session_id: str) -> str:
         return f"{self._prefix}:{{{crc32(session_id.encode()) % BUCKETS}}}"
+
+
+def _of_dead(stem: str) -> list[str]:
+    return [f"{stem}:dead", f"{stem}:dead:facts", f"{stem}:dead:payloads"]
