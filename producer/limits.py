@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from typing import Any
 from urllib.parse import quote
 
 import structlog
@@ -11,13 +12,14 @@ from limits import RateLimitItem, parse_many
 from limits.storage import RedisStorage
 from limits.strategies import MovingWindowRateLimiter
 from redis import Redis
-from redis.exceptions import RedisError
+from redis.exceptions import RedisClusterException, RedisError
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from inturn.errors import ConfigurationError
 from inturn.settings import Settings
+from inturn.turns.batch import cluster_of
 from inturn.turns.keys import Keys
 
 from .problems import Refusal
@@ -38,10 +40,11 @@ class RateLimits:
             raise ConfigurationError(
                 "INTURN_RATE_LIMIT is no rate; write 60/minute, or 5/second;1000/hour"
             ) from None
-        pool = redis.connection_pool
         prefix = Keys(settings.key_prefix).limits
         self._limiter = MovingWindowRateLimiter(
-            RedisStorage("redis://", connection_pool=pool, key_prefix=prefix)
+            _ClusterStorage(redis, prefix)
+            if cluster_of(redis)
+            else RedisStorage("redis://", connection_pool=redis.connection_pool, key_prefix=prefix)
         )
 
     def __bool__(self) -> bool:
@@ -56,8 +59,19 @@ class RateLimits:
                     reset = self._limiter.get_window_stats(item, whose).reset_time
                     wait = max(1, math.ceil(reset - time.time()))
                     raise Refusal(429, "rate-limit", f"more than {item}; wait", {"Retry-After": str(wait)})
-        except RedisError as error:
+        except (RedisError, RedisClusterException) as error:
             log.warning("a request was not counted: Redis is away", error=type(error).__name__)
+
+
+class _ClusterStorage(RedisStorage):
+    """On our own client: the storage of `limits` for clusters would open another, by other options."""
+
+    def __init__(self, redis: Redis, prefix: str) -> None:
+        self._redis = redis
+        super().__init__("redis://", key_prefix=prefix)
+
+    def get_connection(self, readonly: bool = False) -> Any:  # noqa: ARG002  as the storage calls it
+        return self._redis
 
 
 class BodyLimit:

@@ -12,6 +12,7 @@ from redis import Redis
 from inturn.embedded.valkey import EmbeddedValkey
 from tests.keys import keys_of, keys_without_ttl
 from tests.servers import postgres
+from tests.servers_cluster import ValkeyCluster, valkey_cluster
 
 _THE_SAME_FOR_ALL = ("inturn.testing.conformance.input", "inturn.testing.conformance.lengths")
 """Parts of the kit on what stands before the connection: one way to a store shows it for all of them."""
@@ -44,6 +45,13 @@ def valkey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedValkey]
     """A Valkey of the test run's own, whatever REDIS_URL says. Leave it running: it is shared."""
     with EmbeddedValkey(tmp_path_factory.mktemp("valkey")) as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ValkeyCluster]:
+    """A Valkey Cluster of three nodes, for a test's own keys: leave it running and whole, it is shared."""
+    with valkey_cluster(tmp_path_factory.mktemp("cluster")) as servers:
+        yield servers
 
 
 @pytest.fixture(scope="session")

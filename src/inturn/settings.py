@@ -36,8 +36,15 @@ class Settings(BaseSettings):
         validation_alias=AliasChoices("INTURN_REDIS_URL", "REDIS_URL"),
         description="Mailboxes and leases; also broker and results unless those are set.",
     )
+    redis_cluster: bool = Field(
+        False,
+        description="Whether redis_url names a node of a Redis Cluster; broker_url must name a broker then, "
+        "and result_backend a backend unless the broker is a Redis, for Celery has no cluster transport.",
+    )
     broker_url: SecretStr | None = Field(None, description="Celery's broker; default: redis_url.")
-    result_backend: SecretStr | None = Field(None, description="Celery's results; default: redis_url.")
+    result_backend: SecretStr | None = Field(
+        None, description="Celery's results; default: redis_url, of a cluster broker_url."
+    )
     database_url: SecretStr = Field(
         SecretStr("sqlite:///inturn.db"),
         validation_alias=AliasChoices("INTURN_DATABASE_URL", "DATABASE_URL"),
@@ -217,6 +224,22 @@ class Settings(BaseSettings):
         return self
 
     @model_validator(mode="after")
+    def _check_cluster(self) -> Settings:
+        if not self.redis_cluster:
+            return self
+        if self.broker_url is None:
+            raise ValueError(
+                "INTURN_BROKER_URL must be set where INTURN_REDIS_CLUSTER is true: Celery's broker cannot "
+                "be a cluster; name a single Redis, Sentinel or RabbitMQ"
+            )
+        if self.result_backend is None and not self.broker.startswith(("redis://", "rediss://")):
+            raise ValueError(
+                "INTURN_RESULT_BACKEND must be set where INTURN_REDIS_CLUSTER is true and the broker is not "
+                "a single Redis: Celery's results cannot be kept in a cluster, nor in that broker"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _check_overlap(self) -> Settings:
         for channel, policy in _by_channel("overlap", self.overlap).items():
             if policy not in get_args(OverlapPolicy):
@@ -247,6 +270,8 @@ class Settings(BaseSettings):
     @cached_property
     def results(self) -> str:
         """Celery's result backend."""
+        if self.result_backend is None and self.redis_cluster:
+            return self.broker
         return (self.result_backend or self.redis_url).get_secret_value()
 
     @cached_property

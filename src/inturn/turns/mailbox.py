@@ -1,6 +1,7 @@
 """Mailbox: the waiting turns of every session, and the leases, as typed calls of the Lua scripts.
 
-Each method is one script and one round trip (`renew_all` and `sweep` are one pipeline); the contract of a
+Each method is one script and one round trip (`renew_all` and `sweep` are one pipeline, for each node of a
+cluster); the contract of a
 script stands at the head of its file in `lua/`. Every call may be repeated: redis-py itself repeats a call
 whose answer was lost.
 """
@@ -11,7 +12,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
+from inturn.errors import MailboxError
 from inturn.settings import Settings
+from inturn.turns.batch import Call, send
 from inturn.turns.connection import redis_errors
 from inturn.turns.keys import Keys
 from inturn.turns.lease import Lease
@@ -186,7 +189,10 @@ class Mailbox:
         return bool(reply == "released")
 
     def renew_all(self, leases: Sequence[Lease]) -> None:
-        """Make all these leases last longer; marks those that are lost, and the turns to stop."""
+        """Make all these leases last longer; marks those that are lost, and the turns to stop.
+
+        Where a node of a cluster is away, those of the others are renewed before that is raised.
+        """
         if not leases:
             return
         calls = [
@@ -197,25 +203,44 @@ class Mailbox:
             )
             for lease in leases
         ]
-        for lease, (kept, stop) in zip(leases, self._scripts.pipeline(calls), strict=True):
+        failure: MailboxError | None = None
+        for lease, reply in zip(leases, self._scripts.pipeline_each(calls), strict=True):
+            if isinstance(reply, MailboxError):
+                failure = reply
+                continue
+            kept, stop = reply
             lease.lost = lease.lost or not kept
             lease.stop = stop or None
+        if failure is not None:
+            raise failure
 
     def sweep(self, *, limit: int = 100) -> Iterator[Kicked]:
         """Claim the overdue sessions, `limit` of each bucket at a time, until none is left.
 
-        What is yielded has been claimed by this call alone and wants its message published.
+        What is yielded has been claimed by this call alone and wants its message published. Where a node of a
+        cluster is away, that is raised once the buckets of the others are done.
         """
         buckets: list[str] = self._keys.indexes
+        failure: MailboxError | None = None
         while buckets:
-            found = list(self._scripts.pipeline([("due", [index], (limit,)) for index in buckets]))
+            found = self._scripts.pipeline_each([("due", [index], (limit,)) for index in buckets])
+            failure = next((due for due in found if isinstance(due, MailboxError)), failure)
+            found = [[] if isinstance(due, MailboxError) else due for due in found]
             sessions = [session for due in found for session in due]
             args = (self._grace_ms, LONGEST_WAIT_MS)
             kicks = [("kick", self._keys.of_session(session), (session, *args)) for session in sessions]
-            for session, reply in zip(sessions, self._scripts.pipeline(kicks), strict=True):
-                if reply[0] == "wake":
+            for session, reply in zip(sessions, self._scripts.pipeline_each(kicks), strict=True):
+                if isinstance(reply, MailboxError):
+                    failure = reply
+                elif reply[0] == "wake":
                     yield Kicked(session, reply[1], bool(reply[2]))
-            buckets = [index for index, due in zip(buckets, found, strict=True) if len(due) == limit]
+            buckets = (
+                []
+                if failure
+                else [index for index, due in zip(buckets, found, strict=True) if len(due) == limit]
+            )
+        if failure is not None:
+            raise failure
 
     def depth(self) -> int:
         """How many turns wait or run, in all sessions together."""
@@ -268,10 +293,15 @@ class Mailbox:
     def waiting(self, session_ids: Iterable[str]) -> set[str]:
         """Which of these sessions have a turn that waits or runs."""
         ids = list(session_ids)
-        with redis_errors(), self._redis.pipeline(transaction=False) as pipe:
-            for session_id in ids:
-                pipe.zscore(self._keys.of_session(session_id)[0], session_id)
-            scores = pipe.execute()
+        indexes = [self._keys.of_session(session_id)[0] for session_id in ids]
+        with redis_errors():
+            scores = send(
+                self._redis,
+                [
+                    Call(index, ("ZSCORE", index, session_id))
+                    for index, session_id in zip(indexes, ids, strict=True)
+                ],
+            )
         return {session_id for session_id, score in zip(ids, scores, strict=True) if score is not None}
 
     def queue(self, session_id: str) -> list[str]:
@@ -294,25 +324,26 @@ class Mailbox:
     def owners(self) -> dict[str, str]:
         """The sessions with a turn that runs, or whose owner died and was not yet missed: ID -> token."""
         with redis_errors():
-            with self._redis.pipeline(transaction=False) as pipe:
-                for index in self._keys.indexes:
-                    pipe.zrange(index, 0, -1)
-                ids = [session_id for some in pipe.execute() for session_id in some]
-            with self._redis.pipeline(transaction=False) as pipe:
-                for session_id in ids:
-                    pipe.hget(self._keys.of_session(session_id)[3], "owner")
-                found = zip(ids, pipe.execute(), strict=True)
+            calls = [Call(index, ("ZRANGE", index, 0, -1)) for index in self._keys.indexes]
+            ids = [session_id for some in send(self._redis, calls) for session_id in some]
+            states = [self._keys.of_session(session_id)[3] for session_id in ids]
+            owners = send(self._redis, [Call(state, ("HGET", state, "owner")) for state in states])
+            found = zip(ids, owners, strict=True)
         return {session_id: owner for session_id, owner in found if owner is not None}
 
     def _items(self, session_ids: Sequence[str]) -> Iterator[Item]:
-        with redis_errors(), self._redis.pipeline(transaction=False) as pipe:
-            for session_id in session_ids:
-                _, queue, payloads, state, *_ = self._keys.of_session(session_id)
-                pipe.lrange(queue, 0, -1)
-                pipe.hgetall(payloads)
-                pipe.hgetall(state)
-            pipe.time()
-            *found, (seconds, microseconds) = pipe.execute()
+        if not session_ids:
+            return
+        calls = []
+        for session_id in session_ids:
+            _, queue, payloads, state, *_ = self._keys.of_session(session_id)
+            calls.append(Call(queue, ("LRANGE", queue, 0, -1)))
+            calls.append(Call(payloads, ("HGETALL", payloads)))
+            calls.append(Call(state, ("HGETALL", state)))
+        # All are of one bucket: the clock of its node made the leases.
+        calls.append(Call(self._keys.of_session(session_ids[0])[0], ("TIME",)))
+        with redis_errors():
+            *found, (seconds, microseconds) = send(self._redis, calls)
         now = seconds * 1000 + microseconds / 1000
         for session_id, *lists in zip(session_ids, found[::3], found[1::3], found[2::3], strict=True):
             queue, payloads, state = lists

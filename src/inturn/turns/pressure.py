@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import structlog
 
 from inturn.settings import Settings
+from inturn.turns.batch import Call, send, send_each
 from inturn.turns.connection import redis_errors
 from inturn.turns.keys import Keys
 
@@ -40,18 +42,19 @@ class Pressure:
 
     def depth(self) -> int:
         """How many turns wait or run, in all sessions together; one pipeline, however many there are."""
-        with redis_errors(), self._redis.pipeline(transaction=False) as pipe:
-            for depth in self._keys.depths:
-                pipe.get(depth)
-            found: list[Any] = pipe.execute()
-        return sum(int(value) for value in found if value is not None)
+        with redis_errors():
+            found = send(self._redis, [Call(depth, ("GET", depth)) for depth in self._keys.depths])
+        return _sum(found)
 
     def look(self) -> None:
         """Compare the number with the limit, and have new turns refused, or taken again."""
         if self._most is None:
             return
         self._next = time.monotonic() + self._every
-        depth = self.depth()
+        with redis_errors():
+            found = send_each(self._redis, [Call(depth, ("GET", depth)) for depth in self._keys.depths])
+        # Where a node of a cluster is away, what the others have counts, and they go on.
+        depth = _sum([each for each in found if not isinstance(each, Exception)])
         if depth >= self._most:
             if not self._is_shut:
                 log.warning("too many turns wait; new ones are refused", waiting=depth, limit=self._most)
@@ -69,10 +72,13 @@ class Pressure:
 
     def _mark(self, depth: int | None) -> None:
         lasts = round(max(LOOKS * self._every, SECONDS) * 1000)
-        with redis_errors(), self._redis.pipeline(transaction=False) as pipe:
-            for shut in self._keys.shuts:
-                if depth is None:
-                    pipe.delete(shut)
-                else:
-                    pipe.set(shut, depth, px=lasts)
-            pipe.execute()
+        calls = [
+            Call(shut, ("DEL", shut) if depth is None else ("SET", shut, depth, "PX", lasts))
+            for shut in self._keys.shuts
+        ]
+        with redis_errors():
+            send_each(self._redis, calls)
+
+
+def _sum(found: Sequence[Any]) -> int:
+    return sum(int(value) for value in found if value is not None)

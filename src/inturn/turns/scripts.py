@@ -1,18 +1,18 @@
-"""Scripts: Lua scripts by name, run on one Redis and loaded where it does not have them."""
+"""Scripts: Lua scripts by name, run on one Redis or a cluster and loaded where it does not have them."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from importlib.resources import files
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
+from inturn.errors import MailboxError
+from inturn.turns.batch import Call, load_script, send_each
 from inturn.turns.connection import redis_errors
 
 if TYPE_CHECKING:
     from redis import Redis
-
-T = TypeVar("T")
 
 
 class Scripts:
@@ -27,34 +27,56 @@ class Scripts:
 
     def run(self, name: str, keys: Sequence[str], *args: str | int) -> Any:
         """Run one script; gives its reply."""
-        script = self._scripts[name]
-        with redis_errors():
-            return self._loaded([script], lambda: self._redis.evalsha(script.sha, len(keys), *keys, *args))
-
-    def pipeline(self, calls: Sequence[tuple[str, Sequence[str], tuple[str | int, ...]]]) -> list[Any]:
-        """Run one script several times in one round trip, as (name, keys, arguments); gives the replies."""
-        if not calls:
-            return []
-
-        def execute() -> list[Any]:
-            with self._redis.pipeline(transaction=False) as pipe:
-                for name, keys, args in calls:
-                    pipe.evalsha(self._scripts[name].sha, len(keys), *keys, *args)
-                return list(pipe.execute())
-
-        with redis_errors():
-            return self._loaded([self._scripts[name] for name in {name for name, *_ in calls}], execute)
-
-    def _loaded(self, scripts: Sequence[_Script], call: Callable[[], T]) -> T:
         from redis.exceptions import NoScriptError
 
-        try:
-            return call()
-        except NoScriptError:
-            # A server that has just (re)started. In a pipeline nothing has run: all calls are of one name.
-            for script in scripts:
-                self._redis.script_load(script.text)
-            return call()
+        script = self._scripts[name]
+        with redis_errors():
+            try:
+                return self._redis.evalsha(script.sha, len(keys), *keys, *args)
+            except NoScriptError:  # a server that has just (re)started
+                load_script(self._redis, script.text)
+                return self._redis.evalsha(script.sha, len(keys), *keys, *args)
+
+    def pipeline(self, calls: Sequence[tuple[str, Sequence[str], tuple[str | int, ...]]]) -> list[Any]:
+        """Run scripts in one round trip, as (name, keys, arguments); gives the replies.
+
+        Where one fails, the others have run nevertheless.
+        """
+        replies = self.pipeline_each(calls)
+        for reply in replies:
+            if isinstance(reply, MailboxError):
+                raise reply
+        return replies
+
+    def pipeline_each(self, calls: Sequence[tuple[str, Sequence[str], tuple[str | int, ...]]]) -> list[Any]:
+        """As `pipeline`, with the error in place of the reply for those calls that failed.
+
+        So one node of a cluster that is away keeps nobody from what the others answered.
+        """
+        from redis.exceptions import NoScriptError
+
+        sent = [
+            Call(keys[0], ("EVALSHA", self._scripts[name].sha, len(keys), *keys, *args))
+            for name, keys, args in calls
+        ]
+        with redis_errors():
+            replies = send_each(self._redis, sent)
+            missing = [place for place, reply in enumerate(replies) if isinstance(reply, NoScriptError)]
+            if missing:
+                for name in {calls[place][0] for place in missing}:
+                    load_script(self._redis, self._scripts[name].text)
+                again = send_each(self._redis, [sent[place] for place in missing])
+                for place, reply in zip(missing, again, strict=True):
+                    replies[place] = reply
+        return [_translated(reply) if isinstance(reply, Exception) else reply for reply in replies]
+
+
+def _translated(error: Exception) -> MailboxError:
+    try:
+        with redis_errors():
+            raise error
+    except MailboxError as translated:
+        return translated
 
 
 class _Script:

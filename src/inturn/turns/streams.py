@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from inturn.settings import Settings
+from inturn.turns.batch import Call, send
 from inturn.turns.connection import redis_errors
 from inturn.turns.keys import Keys
 from inturn.turns.lease import Lease
@@ -102,9 +103,8 @@ class Streams:
             if wait > 0 and not blocks:
                 time.sleep(wait)
             with redis_errors():
-                found: Any = self._redis.xread(
-                    {key: after}, count=MOST_READ, block=max(1, round(wait * 1000)) if blocks else None
-                )
+                block = ("BLOCK", max(1, round(wait * 1000))) if blocks else ()
+                found: Any = send(self._redis, [_read(key, after, *block)])[0]
         finally:
             if blocks:
                 self._blocked.release()
@@ -117,10 +117,16 @@ class Streams:
         """
         if not places:
             return []
-        with redis_errors(), self._redis.pipeline(transaction=False) as pipe:
-            for session_id, turn_id, after in places:
-                pipe.xread({self._keys.of_stream(session_id, turn_id)[1]: after}, count=MOST_READ)
-            return [_entries(found) for found in pipe.execute()]
+        calls = [
+            _read(self._keys.of_stream(session_id, turn_id)[1], after)
+            for session_id, turn_id, after in places
+        ]
+        with redis_errors():
+            return [_entries(found) for found in send(self._redis, calls)]
+
+
+def _read(key: str, after: str, *block: str | int) -> Call:
+    return Call(key, ("XREAD", "COUNT", MOST_READ, *block, "STREAMS", key, after))
 
 
 def _entries(found: Any) -> list[Entry]:
