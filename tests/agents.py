@@ -1,11 +1,11 @@
 """Agents for worker tests: what they do is written in the message, and what they did in a journal.
 
 A message is words: `sleep 0.2` takes that long, `unavailable 2` fails twice as an overloaded provider does,
-`refused` fails for good, `bug` raises an error that quotes the user, `die 2` kills its own process twice,
-`count 9` counts to nine at the end. Anything else is just said. Where the reply is streamed, `slowly 0.1`
-takes that long before each word, `pause` waits in its place until `let_go` is called, and `breaks 2` breaks
-the stream off in its place, twice. Each call of the model is journaled, so tests see what ran, and not only
-what was committed.
+`later 60` asks to be asked again in a minute, `refused` fails for good, `bug` raises an error that quotes the
+user (`bug 2` does so twice), `die 2` kills its own process twice, `count 9` counts to nine at the end.
+Anything else is just said. Where the reply is streamed, `slowly 0.1` takes that long before each word,
+`pause` waits in its place until `let_go` is called, and `breaks 2` breaks the stream off in its place, twice.
+Each call of the model is journaled, so tests see what ran, and not only what was committed.
 """
 
 from __future__ import annotations
@@ -72,9 +72,11 @@ class Obedient:
                 time.sleep(float(value))
             elif word == "unavailable" and before < int(value):
                 raise ProviderUnavailableError
+            elif word == "later":
+                raise ProviderUnavailableError(retry_after=float(value))
             elif word == "refused":
                 raise ProviderError
-            elif word == "bug":
+            elif word == "bug" and (not value.isdecimal() or before < int(value)):
                 raise ValueError(f"cannot parse {text!r}")
             elif word == "die" and before < int(value):
                 os.kill(os.getpid(), signal.SIGKILL)

@@ -16,7 +16,7 @@ from inturn.errors import DeliveryRefusedError, DeliveryUnavailableError, Inturn
 from inturn.session.state import Delivery
 from inturn.turns import Head, Lease
 
-from .drive import Later
+from .drive import LONGEST_RETRY_AFTER, Later
 from .facts import facts
 from .outbox import Outbox
 from .runtime import Runtime
@@ -25,8 +25,6 @@ log = structlog.get_logger(__name__)
 
 LOOK_AGAIN = Later(0.0, counts=False)
 """Somebody else has changed the delivery: what is to be done is decided anew."""
-LONGEST_RETRY_AFTER = 3600.0
-"""Seconds; a platform that wishes for a longer wait is asked again after this."""
 MOST_WORDS = 300
 """Characters that are kept of an error, and of a platform's name for a part."""
 

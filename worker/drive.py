@@ -48,6 +48,9 @@ log = structlog.get_logger(__name__)
 MOST_RESTORES = 5
 """How often one message may find its session's mailbox behind the inbox."""
 
+LONGEST_RETRY_AFTER = 3600.0
+"""Seconds; a model or a platform that wishes for a longer wait is asked again after this."""
+
 BLAMELESS = (
     StoreUnavailableError,
     MailboxUnavailableError,
@@ -324,7 +327,9 @@ def _later(runtime: Runtime, head: Head, error: Exception) -> Later:
     # An outage makes every waiting session come back, so they come back less often, and spread.
     delay = settings.retry_seconds * (2 ** min(head.attempts - 1, 16) if counts else random.uniform(1, 5))
     delay = min(delay, settings.retry_max_seconds) * random.uniform(0.8, 1.2)
-    return Later(max(delay, getattr(error, "retry_after", None) or 0.0), counts)
+    # The time that a model asks for is the least; without a spread all would come back at its end.
+    asked = min(getattr(error, "retry_after", None) or 0.0, LONGEST_RETRY_AFTER) * random.uniform(1, 1.2)
+    return Later(max(delay, asked), counts)
 
 
 def _failed_result(kind: str, session_id: str, turn_id: str, fault: TurnFault) -> TurnResult:
