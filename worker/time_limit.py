@@ -241,5 +241,5 @@ def _current_greenlet() -> Any:
 
 
 def _ask_for_shutdown() -> None:
-    # Its slots are free, so a warm shutdown works: what is in hand is finished. Its supervisor starts it anew.
+    # Its slots are free, so a warm shutdown finishes what is in hand. Its supervisor starts it anew.
     os.kill(os.getpid(), signal.SIGTERM)

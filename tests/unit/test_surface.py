@@ -28,6 +28,7 @@ MADE_OF_ARGUMENTS = {
     "SessionBusyError",
     "SessionConflictError",
     "SessionNotFoundError",
+    "TurnTimeLimitError",
 }
 
 
@@ -109,6 +110,7 @@ def test_an_errors_message_is_the_first_paragraph_of_its_docstring(name: str) ->
     "error",
     [
         errors.SessionNotFoundError("s"),
+        errors.TurnTimeLimitError(300),
         errors.SessionConflictError("s", 1, 2),
         errors.MailboxFullError("s", 5),
         errors.OverloadedError(1000),
