@@ -1,0 +1,94 @@
+"""What it takes to wake the sessions of a dead worker, in commands of Redis."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from redis import Redis
+
+from inturn.embedded.valkey import EmbeddedValkey
+from inturn.settings import load_settings
+from inturn.turns import Kicked, Mailbox, Sweeper
+from inturn.turns.connection import connect
+from inturn.turns.lease import create_token
+from tests.waiting import wait_until
+
+STRANDED = 500
+WALKS = {"keys", "scan", "hscan", "sscan", "zscan", "hgetall", "lrange", "smembers"}
+"""Commands that cost more where more is stored."""
+
+
+@pytest.fixture
+def alone(tmp_path: Path) -> Iterator[Redis]:
+    """A server of this test's own: another's commands would be counted with it."""
+    with EmbeddedValkey(tmp_path / "valkey") as server, Redis.from_url(server.url) as redis:
+        yield redis
+
+
+def strand(mailbox: Mailbox, name: str, count: int) -> list[tuple[str, str]]:
+    """Take the leases of so many sessions, let them lapse, and tell which turns they hold."""
+    turns = [(f"{name}{number}", f"t{number}") for number in range(count)]
+    for session_id, turn_id in turns:
+        assert mailbox.begin(session_id, turn_id, create_token(), payload="x").outcome == "ok"
+    wait_until(
+        lambda: all(view.state == "waiting" for view in mailbox.look_all(turns)), what="the leases to lapse"
+    )
+    return turns
+
+
+def test_stranded_sessions_are_woken_once_each_and_with_few_commands(alone: Redis) -> None:
+    url = "redis://127.0.0.1:{port}".format(**alone.connection_pool.connection_kwargs)
+    # The grace time is long: whoever is woken is woken once, however slow the machine is.
+    settings = load_settings(redis_url=url, lease_seconds=0.5, renew_seconds=0.1, grace_seconds=3600)
+    woken: list[Kicked] = []
+    with connect(settings) as one, connect(settings) as two:
+        mailbox = Mailbox(one, settings)
+        sweepers = [Sweeper(Mailbox(each, settings), woken.append, 1) for each in (one, two)]
+        strand(mailbox, "first", 1)
+        assert sweepers[0].sweep() == 1, "what the scripts' loading takes is not counted"
+        woken.clear()
+        turns = strand(mailbox, "s", STRANDED)
+        alone.config_resetstat()
+
+        assert [sweeper.sweep() for sweeper in (*sweepers, *sweepers)] == [STRANDED, 0, 0, 0]
+
+    assert sorted(woken) == sorted(Kicked(session_id, turn_id, True) for session_id, turn_id in turns)
+    commands = commands_of(alone)
+    assert not WALKS & commands.keys()
+    # A sweep asks each bucket once, and again as long as it was full.
+    indexes = len(mailbox._keys.indexes)
+    assert commands["zrangebyscore"] <= 4 * indexes + STRANDED / 100
+    assert commands["evalsha"] - commands["zrangebyscore"] <= STRANDED, "one script for each session"
+    inside = sum(commands.values()) - 2 * commands["zrangebyscore"] - 2 * commands["time"]
+    assert inside <= 10 * STRANDED
+
+
+def test_an_idle_sweep_costs_the_same_however_many_sessions_wait(alone: Redis) -> None:
+    url = "redis://127.0.0.1:{port}".format(**alone.connection_pool.connection_kwargs)
+    settings = load_settings(redis_url=url, lease_seconds=3600, grace_seconds=3600)
+    with connect(settings) as redis:
+        mailbox = Mailbox(redis, settings)
+        sweeper = Sweeper(mailbox, lambda _: None, 1)
+        sweeper.sweep()
+        alone.config_resetstat()
+        sweeper.sweep()
+        nobody = commands_of(alone)
+        for number in range(STRANDED):
+            mailbox.begin(f"s{number}", "t", create_token(), payload="x")
+        alone.config_resetstat()
+
+        assert sweeper.sweep() == 0
+
+        assert commands_of(alone) == nobody
+
+
+def commands_of(redis: Redis) -> Counter[str]:
+    """How often each command ran, inside scripts too, since the counters were reset."""
+    stats: Any = redis.info("commandstats")
+    ours = {key.removeprefix("cmdstat_"): int(stat["calls"]) for key, stat in stats.items()}
+    asking = {name for name in ours if name.startswith(("config", "info", "client", "hello", "script"))}
+    return Counter({name: calls for name, calls in ours.items() if name not in asking})
