@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import pytest
+from redis import Redis
 
 from inturn.client import Client
 from inturn.errors import TurnFailedError
 from inturn.persistence import PersistenceAdapter
+from inturn.turns.keys import Keys
 from tests.agents import read_journal
 from tests.integration.worker.conftest import StartWorker
 from tests.waiting import wait_until
@@ -36,6 +39,21 @@ def test_a_waiting_try_holds_no_slot(
 
     assert client.respond("other", "hello").get(timeout=30).message == "you said: hello"
     assert failing.status() == "waiting"
+
+
+def test_the_time_that_a_model_asks_for_is_waited_and_holds_up_nobody_else(
+    start_worker: StartWorker, client: Client, broker_url: str, journal: Path, fast: dict[str, str]
+) -> None:
+    start_worker(concurrency=1, **fast)
+    waits = client.respond("s", "later 2000")
+
+    assert client.respond("other", "hello").get(timeout=30).message == "you said: hello"
+    with Redis.from_url(broker_url) as redis:
+        index = Keys("inturn").of_session("s")[0]
+        later = (time.time() + 1500) * 1000
+        wait_until(lambda: (redis.zscore(index, "s") or 0) > later, what="the session to sleep")
+    assert waits.status() == "waiting"
+    assert [call.text for call in read_journal(journal)].count("later 2000") == 1
 
 
 @pytest.mark.parametrize("text", ["refused", "unavailable 99", "bug"])
