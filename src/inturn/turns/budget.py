@@ -147,4 +147,8 @@ def _limits(name: str, text: str, what: Literal["requests", "tokens"], *, of_ten
         items = parse_many(text)
     except ValueError:
         raise ConfigurationError(f"{name} is no rate; write 500/minute, or 20/second;500/minute") from None
-    return [_Limit(what, item.amount, item.get_expiry(), of_tenant) for item in items]
+    most: dict[int, int] = {}
+    for item in items:
+        # Two of one window are one: they would be counted in one place.
+        most[item.get_expiry()] = min(item.amount, most.get(item.get_expiry(), item.amount))
+    return [_Limit(what, amount, seconds, of_tenant) for seconds, amount in most.items()]

@@ -132,6 +132,17 @@ def test_a_tenants_limit_is_its_own_and_that_of_all_is_everybodys(make_budget: M
             budget.enter(tenant)
 
 
+def test_of_several_limits_each_counts_and_of_one_window_the_smaller(make_budget: MakeBudget) -> None:
+    budget = make_budget(model_requests="9/hour;3/hour;2/day")
+    budget.enter(None)
+    budget.enter(None)
+
+    with pytest.raises(ModelBudgetError, match="requests: 2 in 86400 s"):
+        budget.enter(None)
+    with pytest.raises(ModelBudgetError, match="requests: 2 in 3600 s"):
+        make_budget(model_requests="9/hour;2/60 minutes").enter(None)
+
+
 def test_a_call_that_is_repeated_for_a_lost_answer_counts_once(
     make_budget: MakeBudget, redis_client: Redis, key_prefix: str
 ) -> None:
