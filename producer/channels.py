@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable
+from functools import partial
 
 import structlog
 from fastapi import APIRouter, BackgroundTasks, Request, Response
@@ -11,15 +11,20 @@ from fastapi.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect
 
 from inturn import channels
-from inturn.channels import Channel, Received
-from inturn.errors import ForgedRequestError, InvalidInputError
+from inturn.channels import Answer, Channel, Incoming
+from inturn.errors import ForgedRequestError, InturnError, InvalidInputError, SessionBusyError
 
-from .problems import Refusal, not_found
+from .problems import Refusal, kind_of, not_found
 from .runtime import Runtime, Web
+from .teller import Teller
 
 log = structlog.get_logger(__name__)
 
 router = APIRouter()
+
+_TOO_LONG = "Your message is too long: it may have {:,} characters. Please write a shorter one."
+_BUSY = "Your last message is still being answered. Please send this one again after that."
+_NOT_VALID = "Your message cannot be read. Please write it in another way."
 
 
 @router.post("/channels/{name}", include_in_schema=False)
@@ -27,7 +32,8 @@ async def receive(name: str, request: Request, web: Web, background: BackgroundT
     """Take a webhook: it is answered once its messages are safely in their mailboxes.
 
     413: too large. 401: the platform has not sent it. 400: it cannot be read. 429 and 503, with
-    `Retry-After`: it is to be sent again, which adds nothing twice.
+    `Retry-After`: it is to be sent again, which adds nothing twice. A message that would never be taken is
+    answered as the others are, lest it come again and again; its user is told.
     """
     channel = web.channels.get(name)
     if channel is None:
@@ -36,70 +42,92 @@ async def receive(name: str, request: Request, web: Web, background: BackgroundT
         request.method,
         _public_url(web, request),
         _headers(request),
-        await _read(request, channel.limits.body),
+        await _read(request, channel),
     )
-    received = await run_in_threadpool(_take, web, channel, webhook, background)
-    answer = received.answer
+    teller: Teller = request.app.state.teller
+
+    def later(call: Callable[[], None]) -> None:
+        background.add_task(teller.tell, channel, call)
+
+    answer = await run_in_threadpool(_take, web, channel, webhook, later)
     return Response(answer.body, answer.status, media_type=answer.content_type)
 
 
-def _take(web: Runtime, channel: Channel, webhook: channels.Request, background: BackgroundTasks) -> Received:
+def _take(
+    web: Runtime, channel: Channel, webhook: channels.Request, later: Callable[[Callable[[], None]], None]
+) -> Answer:
     try:
         channel.verify(webhook)
     except ForgedRequestError as error:
         # Why, is for us to know and not for whoever tries.
         log.warning("webhook refused", channel=channel.name, reason=str(error))
         raise Refusal(401, "forged-request", "the platform has not sent this, or not just now") from None
-    refusal: InvalidInputError | None = None
     try:
         received = channel.receive(webhook)
     except InvalidInputError as error:
-        raise _malformed(channel, error) from None
+        log.warning("webhook refused", channel=channel.name, reason=str(error))
+        raise Refusal(400, "malformed-request", str(error), channel.final) from None
     for change in received.changes:
         try:
             web.client.save_session(
                 change.session_id, metadata=change.metadata, user_id=change.user_id, turn_id=change.turn_id
             )
         except InvalidInputError as error:
-            refusal = error
+            _note(web, channel, error)
+    answer = received.answer
     for message in received.messages:
         if not message.begins and not web.access.is_known(message.session_id):
             continue
         try:
-            handle = web.client.respond(
-                message.session_id,
-                message.message,
-                turn_id=message.turn_id,
-                user_id=message.user_id,
-                channel=channel.name,
-                address=message.address,
-                images=message.images,
-                metadata=message.metadata,
-            )
-        except InvalidInputError as error:
-            refusal = error  # the others are taken: they would not come again without it
+            is_new = _accept(web, channel, message)
+        except (InvalidInputError, SessionBusyError) as error:
+            # The others are taken: they would not come again without it.
+            _note(web, channel, error)
+            words = _words(web, message, error)
+            if received.refused is not None:
+                answer = received.refused(words)
+            else:
+                later(partial(channel.refused, message, words))
         else:
-            if handle.accepted:
-                background.add_task(_tell_accepted, channel, message.address)
-    if refusal is not None:
-        raise _malformed(channel, refusal)
-    return received
+            if is_new:
+                later(partial(channel.accepted, message.address))
+    return answer
 
 
-def _malformed(channel: Channel, error: InvalidInputError) -> Refusal:
-    log.warning("webhook refused", channel=channel.name, reason=str(error))
-    return Refusal(400, "malformed-request", str(error))
+def _accept(web: Runtime, channel: Channel, message: Incoming) -> bool:
+    """Enqueue a message; returns whether it is new."""
+    handle = web.client.respond(
+        message.session_id,
+        message.message,
+        turn_id=message.turn_id,
+        user_id=message.user_id,
+        channel=channel.name,
+        address=message.address,
+        images=message.images,
+        metadata=message.metadata,
+    )
+    web.metrics.accepted.labels("new" if handle.accepted else "known").inc()
+    return handle.accepted
 
 
-def _tell_accepted(channel: Channel, address: Mapping[str, Any]) -> None:
-    try:
-        channel.accepted(address)
-    except Exception as error:
-        log.warning("a channel failed after a webhook", channel=channel.name, error=type(error).__name__)
+def _note(web: Runtime, channel: Channel, error: InturnError) -> None:
+    """Tell of a message that is refused for good; the request itself is not, so nobody else does."""
+    log.warning("message of a webhook refused", channel=channel.name, reason=str(error))
+    web.metrics.refused.labels(kind_of(error)).inc()
 
 
-async def _read(request: Request, most: int) -> bytes:
-    too_large = Refusal(413, "content-too-large", f"a webhook may have {most} bytes", {"Connection": "close"})
+def _words(web: Runtime, message: Incoming, error: InturnError) -> str:
+    """What the user is told; why in detail is for whoever runs this."""
+    if isinstance(error, SessionBusyError):
+        return _BUSY
+    most = web.settings.max_message_chars
+    return _TOO_LONG.format(most) if len(str(message.message)) > most else _NOT_VALID
+
+
+async def _read(request: Request, channel: Channel) -> bytes:
+    most = channel.limits.body
+    headers = {"Connection": "close", **channel.final}
+    too_large = Refusal(413, "content-too-large", f"a webhook may have {most} bytes", headers)
     chunks, size = [], 0
     try:
         async for chunk in request.stream():

@@ -44,6 +44,7 @@ class RecordingChannel(Channel):
 
     name: ClassVar[str] = "recording"
     limits: ClassVar[Limits] = Limits(text=40, body=10_000)
+    final: ClassVar[Mapping[str, str]] = {"X-Final": "1"}
 
     def __init__(self, url: str, *, journal: str = os.devnull) -> None:
         self._url = urlsplit(url)
@@ -87,6 +88,11 @@ class RecordingChannel(Channel):
         """Raises for the address `nowhere`."""
         if address["to"] == "nowhere":
             raise ValueError("an error of the channel's own")
+
+    def refused(self, message: Incoming, words: str) -> None:
+        """Send the words, if there is where to."""
+        if message.address:
+            self.send(message.address, words)
 
     def parts(self, text: str) -> list[str]:
         """As every channel, unless the text says otherwise."""

@@ -23,6 +23,7 @@ PATIENCE = 10.0
 
 _TS = re.compile(r"\d{10}\.\d{6}")
 _CHANNEL = re.compile(r"[CDGU][A-Z0-9]+")
+_USER = re.compile(r"[UW][A-Z0-9]+")
 _UNESCAPED = re.compile(r"[<>]|&(?!(?:amp|lt|gt);)")
 _JSON = "application/json"
 _FORM = "application/x-www-form-urlencoded"
@@ -71,7 +72,7 @@ class _Answer:
 
 
 class SlackStub:
-    """Slack's Web API on loopback: `chat.postMessage` and `assistant.threads.setStatus`.
+    """Slack's Web API on loopback: `chat.postMessage`, `chat.postEphemeral`, `assistant.threads.setStatus`.
 
     It refuses what Slack refuses, by Slack's codes, and what a bot that repeats a model's words must not
     send: text that is not escaped, or that Slack is asked to look for names in.
@@ -89,6 +90,7 @@ class SlackStub:
         """Channels that there are not."""
         self._messages: list[Posted] = []
         self._statuses: list[dict[str, Any]] = []
+        self._whispers: list[dict[str, Any]] = []
         self._failures: deque[_Failure] = deque()
         self._lock = threading.Lock()
         self._over = threading.Event()
@@ -116,6 +118,12 @@ class SlackStub:
         """What `assistant.threads.setStatus` was sent, in order."""
         with self._lock:
             return list(self._statuses)
+
+    @property
+    def whispers(self) -> list[dict[str, Any]]:
+        """What `chat.postEphemeral` was sent, in order."""
+        with self._lock:
+            return list(self._whispers)
 
     def fail_next(
         self,
@@ -182,6 +190,8 @@ class SlackStub:
             return _refused("invalid_auth")
         if method == "chat.postMessage":
             return self._post(fields)
+        if method == "chat.postEphemeral":
+            return self._whisper(fields)
         if method == "assistant.threads.setStatus":
             return self._set_status(fields)
         return _refused("unknown_method")
@@ -204,6 +214,19 @@ class SlackStub:
         self._messages.append(Posted(str(channel), text, thread_ts, ts, fields))
         message = {"type": "message", "text": text, "ts": ts, "bot_id": "B1"}
         return _Answer(200, json.dumps({"ok": True, "channel": channel, "ts": ts, "message": message}))
+
+    def _whisper(self, fields: dict[str, Any]) -> _Answer:
+        user, text, thread_ts = fields.get("user"), fields.get("text"), fields.get("thread_ts")
+        if not self._knows(fields.get("channel")):
+            return _refused("channel_not_found")
+        if not (isinstance(user, str) and _USER.fullmatch(user)):
+            return _refused("user_not_in_channel")
+        if not isinstance(text, str) or not text.strip() or _UNESCAPED.search(text):
+            return _refused("stub_text_not_escaped")
+        if thread_ts is not None and not (isinstance(thread_ts, str) and _TS.fullmatch(thread_ts)):
+            return _refused("invalid_thread_ts")
+        self._whispers.append(fields)
+        return _Answer(200, json.dumps({"ok": True, "message_ts": "1700000000.000000"}))
 
     def _set_status(self, fields: dict[str, Any]) -> _Answer:
         if not self._knows(fields.get("channel_id")):

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from inturn.channels import Incoming
 from inturn.channels.slack import SlackChannel, from_settings
 from inturn.errors import ChannelError, DeliveryRefusedError, DeliveryUnavailableError, DeliveryUnknownError
 from inturn.settings import load_settings
@@ -48,6 +49,21 @@ class TestMessages:
 
         assert slack.messages[0].thread_ts is None
         assert "thread_ts" not in slack.messages[0].fields
+
+    @pytest.mark.parametrize("address", [IN_CHANNEL, IN_DIRECT], ids=["thread", "direct"])
+    def test_who_is_refused_is_told_so_alone(
+        self, address: dict[str, Any], slack: SlackStub, channel: SlackChannel
+    ) -> None:
+        message = Incoming(
+            session_id="s", message="long", turn_id="t", address=address, user_id="slack:T1:U061F7AUR"
+        )
+        channel.refused(message, "Too long: <3")
+
+        (whisper,) = slack.whispers
+        assert (whisper["channel"], whisper["user"]) == (address["channel"], "U061F7AUR")
+        assert whisper.get("thread_ts") == address.get("thread_ts")
+        assert whisper["text"] == "Too long: &lt;3"
+        assert slack.messages == []
 
     def test_the_settings_say_where_slack_is(self, slack: SlackStub) -> None:
         settings = load_settings(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -80,12 +80,15 @@ class Incoming:
 class Received:
     """What a webhook comes to: what to enqueue (perhaps nothing), and the answer once that is accepted.
 
-    The changes are enqueued first, then the messages, in their order.
+    The changes are enqueued first, then the messages, in their order. `refused` makes the answer if one of
+    the messages was refused for good, from words that tell its user why; without it that is `answer`, too,
+    and `Channel.refused` tells the user.
     """
 
     messages: Sequence[Incoming] = ()
     answer: Answer = field(default_factory=Answer)
     changes: Sequence[Change] = ()
+    refused: Callable[[str], Answer] | None = None
 
 
 class Channel(ABC):
@@ -102,6 +105,8 @@ class Channel(ABC):
     repeats_unknown: ClassVar[bool] = False
     """Whether a send whose outcome is not known is made again. It may then arrive twice, and is marked; if
     not, it may never arrive, and is marked as well."""
+    final: ClassVar[Mapping[str, str]] = {}
+    """Headers by which the platform knows that a webhook was refused for good, and does not send it again."""
 
     @abstractmethod
     def verify(self, request: Request) -> None:
@@ -150,6 +155,12 @@ class Channel(ABC):
         """Called once a message was accepted and its webhook answered: to show, say, that the bot is at work.
 
         It may ask the platform and take its time. It may also never be called, and what it raises is logged.
+        """
+
+    def refused(self, message: Incoming, words: str) -> None:  # noqa: B027
+        """Called once a message was refused for good, and its webhook answered: to tell the user.
+
+        `words` say why, in English. Otherwise as `accepted`.
         """
 
 

@@ -9,7 +9,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
 from urllib.parse import parse_qsl
 
-from inturn.channels.channel import Answer, Channel, Limits, Received, Request
+from inturn.channels.channel import Answer, Channel, Incoming, Limits, Received, Request
 from inturn.channels.slack_commands import read_command
 from inturn.channels.slack_errors import asking
 from inturn.channels.slack_events import read_event
@@ -52,6 +52,7 @@ class SlackChannel(Channel):
     limits: ClassVar[Limits] = Limits(text=4_000)
     """Slack cuts a text off after 40,000 characters, and asks for texts of at most 4,000. They are counted as
     they are sent, with `<`, `>` and `&` escaped."""
+    final: ClassVar[Mapping[str, str]] = {"X-Slack-No-Retry": "1"}
 
     def __init__(
         self,
@@ -115,6 +116,18 @@ class SlackChannel(Channel):
                 self._client.assistant_threads_setStatus(
                     channel_id=address["channel"], thread_ts=address["thread_ts"], status="is thinking…"
                 )
+
+    def refused(self, message: Incoming, words: str) -> None:
+        """Tell its user alone, where they have written it. It raises what `send` raises."""
+        with asking():
+            self._client.chat_postEphemeral(
+                channel=message.address["channel"],
+                user=(message.user_id or "").rpartition(":")[2],
+                thread_ts=message.address.get("thread_ts"),
+                text=escape(words),
+                parse="none",
+                link_names=False,
+            )
 
     def parts(self, text: str) -> list[str]:
         """A reply as the texts to send, each within the limit once it is escaped."""

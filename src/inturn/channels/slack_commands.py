@@ -37,7 +37,7 @@ def read_command(form: Mapping[str, str]) -> Received:
         address={"channel": channel},
         user_id=f"slack:{team}:{user}",
     )
-    return Received([incoming], _only_to_the_user(_ACCEPTED))
+    return Received([incoming], _only_to_the_user(_ACCEPTED), refused=_only_to_the_user)
 
 
 def _only_to_the_user(text: str) -> Answer:

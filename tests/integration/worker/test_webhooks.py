@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import socket
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -19,7 +21,7 @@ from inturn.contract import RespondPayload, SaveSessionPayload, decode_payload
 from inturn.persistence import PersistenceAdapter
 from inturn.session import create_session
 from inturn.turns import Mailbox
-from tests.channels import SECRET
+from tests.channels import SECRET, Receiver, Sent
 from tests.integration.worker.conftest import StartWeb, WebHere
 
 Waiting = Callable[[str], list[RespondPayload | SaveSessionPayload]]
@@ -142,6 +144,18 @@ def test_a_header_that_comes_twice_does_not_pass_by_its_first_value(client: Test
         b'{"messages": 5}',
         b'{"messages": [5]}',
         b'{"messages": [{}]}',
+    ],
+)
+def test_what_cannot_be_read_is_refused(body: bytes, client: TestClient, mailbox: Mailbox) -> None:
+    answer = client.post("/channels/recording", content=body, headers=HEADERS)
+
+    assert (answer.status_code, answer.headers["X-Final"]) == (400, "1"), answer.text
+    assert list(mailbox.items()) == []
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
         b'{"messages": [{"id": "e", "session": "s", "text": "a\\u0000b", "to": "me"}]}',
         b'{"messages": [{"id": "e", "session": "s", "text": "a\\ud800b", "to": "me"}]}',
         b'{"messages": [{"id": "e", "session": "s", "text": "hi", "to": "a\\u0000b"}]}',
@@ -156,18 +170,90 @@ def test_a_header_that_comes_twice_does_not_pass_by_its_first_value(client: Test
         b'{"messages": [{"id": "e", "session": "s", "text": "hi", "to": "me", "user": ""}]}',
     ],
 )
-def test_what_cannot_be_read_is_refused(body: bytes, client: TestClient, mailbox: Mailbox) -> None:
+def test_what_can_never_be_taken_is_not_asked_for_again(
+    body: bytes, client: TestClient, mailbox: Mailbox, caplog: pytest.LogCaptureFixture
+) -> None:
     answer = client.post("/channels/recording", content=body, headers=HEADERS)
 
-    assert answer.status_code == 400, answer.text
+    assert (answer.status_code, answer.text) == (202, "1 taken")
     assert list(mailbox.items()) == []
+    assert "message of a webhook refused" in caplog.text
+    assert 'inturn_web_refused_total{reason="invalid-input"} 1.0' in client.get("/metrics").text
 
 
 def test_the_good_messages_beside_a_bad_one_are_taken(client: TestClient, waiting: Waiting) -> None:
     answer = post(client, message("one"), message(" ", id="e2"), message("three", id="e3"))
 
-    assert answer.status_code == 400
+    assert answer.status_code == 202
     assert [turn.message for turn in waiting("s") if isinstance(turn, RespondPayload)] == ["one", "three"]
+
+
+def test_whose_message_is_too_long_is_told_so(
+    here: WebHere, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], waiting: Waiting
+) -> None:
+    with Receiver() as receiver:
+        monkeypatch.setenv("TEST_RECEIVER", receiver.url)
+        client = here(channels="tests.channels:channel", max_message_chars=10)
+        answer = post(client, message("short"), message("a very long one", id="e2"))
+
+        assert answer.status_code == 202
+        assert [(sent.to, sent.text.partition(".")[0]) for sent in receiver.requests] == [
+            ("me", "Your message is too long: it may have 10 characters")
+        ]
+    assert len(waiting("s")) == 1
+    logged = capfd.readouterr().err
+    assert "INTURN_MAX_MESSAGE_CHARS" in logged
+    assert "very long" not in logged
+
+
+def test_a_message_that_is_rejected_is_told_to_its_user_and_not_asked_for_again(
+    here: WebHere, monkeypatch: pytest.MonkeyPatch, waiting: Waiting
+) -> None:
+    with Receiver() as receiver:
+        monkeypatch.setenv("TEST_RECEIVER", receiver.url)
+        client = here(channels="tests.channels:channel", overlap="reject")
+        answers = [post(client, message("one")), post(client, message("two", id="e2"))]
+
+        assert [answer.status_code for answer in answers] == [202, 202]
+        (told,) = receiver.requests
+        assert told.text.startswith("Your last message is still being answered.")
+    assert [turn.message for turn in waiting("s") if isinstance(turn, RespondPayload)] == ["one"]
+
+
+def test_turns_that_came_by_webhooks_are_counted(client: TestClient) -> None:
+    for _ in range(2):
+        post(client, message())
+
+    counted = client.get("/metrics").text
+    assert 'inturn_web_turns_accepted_total{outcome="new"} 1.0' in counted
+    assert 'inturn_web_turns_accepted_total{outcome="known"} 1.0' in counted
+
+
+@pytest.mark.process
+def test_a_platform_that_is_slow_to_be_told_holds_up_no_webhook(
+    start_web: StartWeb, waiting: Waiting
+) -> None:
+    """Far more of its calls hang than there are threads for requests."""
+    let_go = threading.Event()
+
+    def hang(sent: Sent) -> int:
+        let_go.wait(60)
+        return 200
+
+    with Receiver(hang) as receiver:
+        web = start_web(
+            INTURN_CHANNELS="tests.channels:channel", INTURN_OVERLAP="reject", TEST_RECEIVER=receiver.url
+        )
+        try:
+            post(web.client, message("first"))
+            with ThreadPoolExecutor(80) as pool:
+                several = [pool.submit(post, web.client, message(id=f"e{n}")) for n in range(2, 82)]
+                for each in several:
+                    assert each.result(60).status_code == 202
+            assert post(web.client, message(session="t")).status_code == 202
+            assert len(waiting("t")) == 1
+        finally:
+            let_go.set()
 
 
 values = st.recursive(
@@ -201,7 +287,7 @@ def test_other_paths_and_methods_are_no_webhooks(
 def test_a_body_that_is_too_large_is_refused(client: TestClient, mailbox: Mailbox) -> None:
     answer = post(client, message("x" * 10_001))
 
-    assert answer.status_code == 413
+    assert (answer.status_code, answer.headers["X-Final"]) == (413, "1")
     assert "10000 bytes" in answer.json()["detail"]
     assert list(mailbox.items()) == []
 

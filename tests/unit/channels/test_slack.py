@@ -427,6 +427,14 @@ class TestCommands:
         assert answer["response_type"] == "ephemeral"
         assert answer["text"]
 
+    def test_a_command_that_is_refused_is_answered_with_the_reason(self) -> None:
+        received = receive_form(**command())
+
+        assert received.refused is not None
+        answer = json.loads(received.refused("Too long.").body)
+        assert answer == {"response_type": "ephemeral", "text": "Too long."}
+        assert receive(direct()).refused is None
+
     def test_each_use_of_a_command_is_a_turn_of_one_conversation(self) -> None:
         first, second = only(receive_form(**command())), only(receive_form(**command(trigger_id="1.2.3")))
 
