@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import importlib
-import os
 import re
-import sys
 from typing import Any
 
 from inturn.channels.channel import Channel
 from inturn.errors import ConfigurationError
+from inturn.loading import load_path
 from inturn.settings import Settings
 
 BUILT_IN: dict[str, str] = {
@@ -22,15 +20,16 @@ _NAME = re.compile(r"[a-z][a-z0-9_-]{0,31}")
 
 
 def load_channels(settings: Settings) -> dict[str, Channel]:
-    """Make the channels: those built in that are set up, and those that `INTURN_CHANNELS` names, by name.
+    """Make the channels, by name: those that `INTURN_CHANNELS` names, and those built in that are set up.
 
     `INTURN_CHANNELS` is a list of dotted paths `package.module:name`, separated by commas. Each is a
-    `Channel`, or a function of the settings that makes one, or None if it is not set up. Modules are also
+    `Channel`, or a function of the settings that makes one, or None if it is not set up. One that has the
+    name of a channel built in takes its place, whose settings are not looked at then. Modules are also
     looked for in the current directory. Raises `ConfigurationError` that says what is wrong; what a module
     itself raises while it is imported is raised as it is.
     """
     channels: dict[str, Channel] = {}
-    for path in [*BUILT_IN.values(), *filter(None, map(str.strip, settings.channels.split(",")))]:
+    for path in filter(None, map(str.strip, settings.channels.split(","))):
         made = _make(path, settings)
         if made is None:
             continue
@@ -40,8 +39,13 @@ def load_channels(settings: Settings) -> dict[str, Channel]:
                 f"the channel {path} has the name {name!r}; give it one of small letters, digits, - and _"
             )
         if name in channels:
-            raise ConfigurationError(f"two channels are called {name!r}; the second is {path}")
+            raise ConfigurationError(
+                f"INTURN_CHANNELS: two channels are called {name!r}; the second is {path}"
+            )
         channels[name] = made
+    for name, path in BUILT_IN.items():
+        if name not in channels and (made := _make(path, settings)) is not None:
+            channels[name] = made
     return channels
 
 
@@ -51,7 +55,10 @@ def list_channels(channels: dict[str, Channel]) -> dict[str, str]:
 
 
 def _make(path: str, settings: Settings) -> Channel | None:
-    found = _find(path)
+    module, name = load_path(path, "the channel")
+    if not hasattr(module, name):
+        raise ConfigurationError(f"INTURN_CHANNELS: module {module.__name__!r} has no {name!r}")
+    found: Any = getattr(module, name)
     made = found if isinstance(found, Channel) or not callable(found) else found(settings)
     if made is not None and not isinstance(made, Channel):
         raise ConfigurationError(
@@ -59,23 +66,3 @@ def _make(path: str, settings: Settings) -> Channel | None:
             "settings that makes one"
         )
     return made
-
-
-def _find(path: str) -> Any:
-    module_name, colon, name = path.partition(":")
-    if not (module_name and colon and name) or module_name.startswith("."):
-        raise ConfigurationError(f"INTURN_CHANNELS: {path!r} is no dotted path; write package.module:name")
-    if os.getcwd() not in sys.path:
-        sys.path.insert(0, os.getcwd())
-    try:
-        module = importlib.import_module(module_name)
-    except ModuleNotFoundError as error:
-        if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
-            raise
-        raise ConfigurationError(
-            f"INTURN_CHANNELS: there is no module {error.name!r} for the channel {path!r}; start from the "
-            "directory that holds it, or install it"
-        ) from None
-    if not hasattr(module, name):
-        raise ConfigurationError(f"INTURN_CHANNELS: module {module_name!r} has no {name!r}")
-    return getattr(module, name)

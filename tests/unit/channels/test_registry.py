@@ -28,6 +28,7 @@ def called(name):
 
 one = called("one")
 other = called("one")
+sms = called("sms")
 by_settings = lambda settings: called(settings.key_prefix)
 nothing = lambda settings: None
 number = 5
@@ -57,6 +58,17 @@ def test_channels_are_objects_or_functions_of_the_settings() -> None:
         "one": "on",
         "two": "on",
     }
+
+
+@pytest.mark.parametrize("token", [None, "a-token"])
+def test_a_channel_that_is_named_takes_the_place_of_one_that_is_built_in(token: str | None) -> None:
+    account = {"twilio_account_sid": "AC0", "twilio_auth_token": token}  # half of it alone is an error
+    settings = load_settings(channels="mine:sms", **account)
+
+    channels = load_channels(settings)
+
+    assert {name: type(channel).__name__ for name, channel in channels.items()} == {"sms": "Mine"}
+    assert list_channels(channels) == {"slack": "not set up", "sms": "on"}
 
 
 def test_none_are_set_up_by_default() -> None:
