@@ -48,7 +48,8 @@ def run_dev(port: int, data_dir: Path, concurrency: int) -> int:
         fleet.start("beat", *beat_command(data_dir / "beat-schedule"))
         fleet.start("web", *web_command(port))
         show("inturn", f"agent {settings.agent}; data in {data_dir}")
-        show("inturn", f"web at http://127.0.0.1:{port}/docs; talk in another terminal: inturn chat")
+        here = f"http://127.0.0.1:{port}"
+        show("inturn", f"talk at {here}/chat, or in another terminal: inturn chat; API at {here}/docs")
         show("inturn", "Ctrl-C stops everything; turns in hand are finished first")
         while not stopped.wait(0.2):
             if ended := fleet.ended():

@@ -43,13 +43,13 @@ def tell(webhook: httpx.Client, sent: Any, secret: str = SECRET) -> httpx.Respon
     return webhook.post("/channels/telegram", json=sent, headers=headers)
 
 
-@pytest.mark.process
 def session_of(store: PersistenceAdapter) -> SessionState:
     loaded = store.load("telegram:7")
     assert loaded is not None
     return loaded.session
 
 
+@pytest.mark.process
 class TestTheWholePath:
     def test_an_update_is_answered_with_a_message_once(
         self, webhook: httpx.Client, telegram: Telegram, start_worker: StartWorker, store: PersistenceAdapter
