@@ -28,6 +28,7 @@ from .limits import BodyLimit, most_bytes
 from .metrics import Metrics
 from .problems import Refusal, answer_problems
 from .runtime import Runtime, Web
+from .teller import Teller
 from .watcher import Watcher
 
 log = structlog.get_logger(__name__)
@@ -75,6 +76,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     runtime = Runtime(settings, app.state.metrics)
     app.state.runtime = runtime
     app.state.client = runtime.client
+    app.state.teller = Teller()
     watching = asyncio.create_task(runtime.watcher.run())
     try:
         with _letting_go(runtime.watcher), _short_access_log():

@@ -43,6 +43,24 @@ def test_the_benchmark_of_histories_measures_every_size_and_prints_one_line() ->
     assert "ratio" in done.stderr
 
 
+@pytest.mark.process
+def test_of_200_webhooks_in_flight_each_is_answered_and_one_turn() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks.webhooks", "--events", "400"],
+        cwd=ROOT,
+        env=clean_environment(),
+        capture_output=True,
+        text=True,
+        timeout=170,
+    )
+
+    assert done.returncode == 0, done.stderr
+    (line,) = done.stdout.splitlines()
+    (result,) = json.loads(line)["results"]
+    assert (result["in_flight"], result["accepted"], result["turns"], result["doubled"]) == (200, 400, 400, 0)
+    assert result["longest"] >= result["p99"] >= result["p50"] > 0
+
+
 def test_a_store_that_does_not_exist_is_named() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "benchmarks.history", "reddis"],
