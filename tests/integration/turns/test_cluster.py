@@ -15,6 +15,8 @@ from inturn.settings import Settings, load_settings
 from inturn.turns import Deliveries, Kicked, Lease, Mailbox, Streams, Write
 from inturn.turns.connection import connect
 from inturn.turns.keys import Keys
+from producer.limits import RateLimits
+from producer.problems import Refusal
 from tests.servers_cluster import ValkeyCluster, valkey_cluster
 
 BROKER = "redis://127.0.0.1:1/0"
@@ -137,7 +139,7 @@ def test_nodes_that_have_lost_their_scripts_are_given_them(
 def test_a_node_that_is_away_stalls_its_own_sessions_only(
     own_cluster: ValkeyCluster, make_settings: Callable[..., Settings]
 ) -> None:
-    settings = make_settings(own_cluster, max_waiting_total=1000, lease_seconds=600, grace_seconds=600)
+    settings = make_settings(own_cluster, lease_seconds=600, grace_seconds=600)
     keys = Keys(settings.key_prefix)
     with connect(settings) as redis:
         mailbox = Mailbox(redis, settings)
@@ -153,7 +155,7 @@ def test_a_node_that_is_away_stalls_its_own_sessions_only(
         assert stalled - swept
 
         gone.kill()
-        mailbox.pressure.look()
+        Mailbox(redis, make_settings(own_cluster, max_waiting_total=1000)).pressure.look()
         found: list[str] = []
         with pytest.raises(MailboxUnavailableError):
             found.extend(kicked.session_id for kicked in mailbox.sweep())
@@ -163,9 +165,8 @@ def test_a_node_that_is_away_stalls_its_own_sessions_only(
             mailbox.renew_all(held)
         for lease in held:
             assert not lease.lost
-        for session in sorted(stalled):
-            with pytest.raises(MailboxUnavailableError):
-                mailbox.offer(session, "u", "text")
+        with pytest.raises(MailboxUnavailableError):
+            mailbox.offer(min(stalled), "u", "text")
         for session in sorted(set(SESSIONS) - stalled):
             assert mailbox.offer(session, "u", "text").outcome == "new"
 
@@ -208,6 +209,17 @@ def test_sessions_whose_slot_moves_are_followed(
         assert mailbox.offer("s0", "u", "text").ahead == 1
         assert mailbox.queue("s0") == ["t", "u"]
         assert mailbox.finish(leases[0], "t", go_on=True).outcome == "next"
+
+
+def test_the_web_api_counts_requests_on_the_cluster(
+    redis: Redis, make_settings: Callable[..., Settings]
+) -> None:
+    limits = RateLimits(redis, make_settings(rate_limit="2/minute"))
+    limits.spend("ada")
+    limits.spend("ada")
+    with pytest.raises(Refusal, match="more than 2"):
+        limits.spend("ada")
+    limits.spend("grace")
 
 
 def test_a_cluster_needs_a_broker_of_its_own(cluster: ValkeyCluster, redis_url: str) -> None:

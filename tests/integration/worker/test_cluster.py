@@ -11,7 +11,7 @@ from inturn.client import Client
 from inturn.persistence import MessageQuery, PersistenceAdapter
 from inturn.settings import Settings, load_settings
 from tests.agents import let_go, read_journal, reply_to
-from tests.integration.worker.conftest import StartWeb, StartWorker
+from tests.integration.worker.conftest import StartWorker
 from tests.servers_cluster import ValkeyCluster
 from tests.waiting import wait_until
 
@@ -95,10 +95,3 @@ def test_a_reply_is_read_while_it_is_written_and_turns_are_cancelled(
     assert "".join(piece.text for piece in [before, *reader]) == reply_to("one pause two")
     assert handle.get(timeout=30).message == reply_to("one pause two")
     assert said(store, "s") == ["one pause two"]
-
-
-def test_a_web_process_counts_requests_on_the_cluster(start_web: StartWeb) -> None:
-    web = start_web(INTURN_RATE_LIMIT="3/minute").client
-    answers = [web.get("/v1/sessions/s/messages").status_code for _ in range(5)]
-    assert answers[-1] == 429
-    assert 500 not in answers

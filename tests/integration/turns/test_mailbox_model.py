@@ -1,12 +1,18 @@
-"""Any mixture of policies, repeated calls, lost answers and lapsed times, against a model of one mailbox."""
+"""Anything that may befall two mailboxes of one bucket, against a model of one, on a server and on a cluster.
+
+Operations come in any order, each may be repeated as redis-py does after a lost answer, and time passes by
+rule only.
+"""
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
+from zlib import crc32
 
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -18,15 +24,25 @@ from hypothesis.stateful import (
 )
 from redis import Redis
 
+from inturn.settings import Settings, load_settings
 from inturn.turns import Begun, Finished, Head, Kicked, Lease, Mailbox, Offered, Overlap
-from inturn.turns.keys import Keys
+from inturn.turns.connection import connect
+from inturn.turns.keys import BUCKETS, Keys
 from inturn.turns.lease import create_token
 from inturn.turns.overlap import ENQUEUE
 from tests.integration.turns.test_overlap import REJECT, head
+from tests.servers_cluster import ValkeyCluster
 
 SHARES = [500, 3000, 6000]
 LONG_QUIET_MS = 60_000
 MOST_WAITING = 9
+STILL: dict[str, Any] = {
+    "max_waiting": MOST_WAITING,
+    "lease_seconds": 600,
+    "grace_seconds": 600,
+    "retry_max_seconds": 600,
+}
+"""Time passes by rule only, however slow the machine is."""
 
 
 @dataclass
@@ -109,6 +125,24 @@ class Model:
         self.begun, self.attempts, self.stop = None, 0, None
 
 
+@dataclass
+class Side:
+    """One of the two sessions."""
+
+    session: str
+    model: Model = field(default_factory=Model)
+    gone: list[tuple[Lease, str]] = field(default_factory=list)
+    """Leases that somebody else has had since, with the turn they had in hand."""
+
+
+def twins(number: int) -> list[str]:
+    """Two sessions of one bucket."""
+    first = f"s{number}"
+    others = (f"s{number}-{other}" for other in itertools.count())
+    bucket = crc32(first.encode()) % BUCKETS
+    return [first, next(other for other in others if crc32(other.encode()) % BUCKETS == bucket)]
+
+
 def machine(mailbox: Mailbox, redis: Redis, keys: Keys) -> type[RuleBasedStateMachine]:
     """The rules, for one server; every example has a session of its own."""
     numbers = itertools.count()
@@ -130,10 +164,25 @@ def machine(mailbox: Mailbox, redis: Redis, keys: Keys) -> type[RuleBasedStateMa
     class Machine(RuleBasedStateMachine):
         def __init__(self) -> None:
             super().__init__()
-            self.session = f"s{next(numbers)}"
-            self.model = Model()
-            self.gone: list[tuple[Lease, str]] = []
-            """Leases that somebody else has had since, with the turn they had in hand."""
+            number = next(numbers)
+            self.sides = [Side(session) for session in twins(number)]
+            self.side = self.sides[0]
+
+        @property
+        def session(self) -> str:
+            return self.side.session
+
+        @property
+        def model(self) -> Model:
+            return self.side.model
+
+        @property
+        def gone(self) -> list[tuple[Lease, str]]:
+            return self.side.gone
+
+        @rule()
+        def turn_to_the_other_session(self) -> None:
+            self.side = self.sides[self.side is self.sides[0]]
 
         @rule(turn_id=turn_ids, overlap=overlaps, times=times)
         def offer(self, turn_id: str, overlap: Overlap, times: int) -> None:
@@ -170,7 +219,7 @@ def machine(mailbox: Mailbox, redis: Redis, keys: Keys) -> type[RuleBasedStateMa
                     again = call()
                     assert (again.lease, again.head) == (begun.lease, begun.head)
 
-        @precondition(lambda self: self.model.owner is not None)
+        @precondition(lambda self: self.model.owner is not None and self.model.begun is not None)
         @rule(go_on=st.booleans(), times=times)
         def finish(self, go_on: bool, times: int) -> None:
             model, lease = self.model, self.model.owner
@@ -196,7 +245,7 @@ def machine(mailbox: Mailbox, redis: Redis, keys: Keys) -> type[RuleBasedStateMa
             for _ in range(times):
                 assert mailbox.finish(lease, turn_id, go_on=go_on) == wanted
 
-        @precondition(lambda self: self.model.owner is not None)
+        @precondition(lambda self: self.model.owner is not None and self.model.begun is not None)
         @rule(counts=st.booleans(), times=times)
         def release(self, counts: bool, times: int) -> None:
             model, lease = self.model, self.model.owner
@@ -215,13 +264,32 @@ def machine(mailbox: Mailbox, redis: Redis, keys: Keys) -> type[RuleBasedStateMa
             mailbox.renew_all([lease])
             assert lease.lost
 
+        @precondition(lambda self: self.model.owner is not None)
+        @rule(times=times)
+        def renew(self, times: int) -> None:
+            """A lease that has lapsed is not revived, though nobody has taken it over yet."""
+            model, owner = self.model, self.model.owner
+            assert owner is not None
+            held = Lease(owner.session_id, owner.token, owner.fence)
+            for _ in range(times):
+                mailbox.renew_all([held])
+                assert held.lost != model.live
+            assert not model.live or held.stop == model.stop
+
         @precondition(lambda self: self.model.live)
         @rule()
-        def renew(self) -> None:
-            assert self.model.owner is not None
-            mailbox.renew_all([self.model.owner])
-            assert not self.model.owner.lost
-            assert self.model.owner.stop == self.model.stop
+        def the_lease_lapses(self) -> None:
+            """Its owner has crashed, or is slow: nothing is released, and the next one to begin gets it."""
+            state = keys.of_session(self.session)[3]
+            redis.hset(state, "until", 1)
+            redis.zadd(keys.of_session(self.session)[0], {self.session: 1}, xx=True)
+            self.model.live = False
+
+        @precondition(lambda self: self.model.owner is None and self.model.asleep)
+        @rule()
+        def the_wait_for_the_next_try_is_over(self) -> None:
+            redis.hset(keys.of_session(self.session)[3], "sleep", 1)
+            self.model.asleep = False
 
         @rule(turn_id=turn_ids, times=times)
         def cancel(self, turn_id: str, times: int) -> None:
@@ -240,85 +308,94 @@ def machine(mailbox: Mailbox, redis: Redis, keys: Keys) -> type[RuleBasedStateMa
                 model.dropped.add(turn_id)
                 if place == 0:
                     model.begun, model.attempts, model.stop, model.asleep = None, 0, None, False
-                    if model.owner is not None:
-                        self.let_go()
             for _ in range(times):
                 assert mailbox.cancel(self.session, turn_id) == wanted
 
         @rule()
         def time_passes_and_a_sweep_finds_what_waits(self) -> None:
             """As if all leases had lapsed, all sleep were over, and nobody had typed for long."""
-            model = self.model
-            _, _, _, state, *_ = keys.of_session(self.session)
-            fields: Any = redis.hgetall(state)
-            for name, value in fields.items():
-                if name in (b"until", b"sleep"):
-                    redis.hset(state, name, 1)
-                elif name.startswith(b"join:"):
-                    redis.hset(state, name, value.rpartition(b" ")[0] + b" 1")
-            index = keys.of_session(self.session)[0]
-            redis.zadd(index, {self.session: 1}, xx=True)
-            for turn in model.waiting:
-                turn.fresh = False
-            crashed = model.owner is not None
-            model.live = model.asleep = False
-            if model.waiting:
-                assert list(mailbox.sweep()) == [Kicked(self.session, model.waiting[0].id, crashed)]
-                if crashed:
-                    self.let_go()
+            wanted = []
+            for side in self.sides:
+                active, _, _, state, *_ = keys.of_session(side.session)
+                fields: Any = redis.hgetall(state)
+                for name, value in fields.items():
+                    if name in ("until", "sleep"):
+                        redis.hset(state, name, 1)
+                    elif name.startswith("join:"):
+                        redis.hset(state, name, value.rpartition(" ")[0] + " 1")
+                redis.zadd(active, {side.session: 1}, xx=True)
+                model = side.model
+                for turn in model.waiting:
+                    turn.fresh = False
+                crashed = model.owner is not None
+                model.live = model.asleep = False
+                if model.waiting:
+                    wanted.append(Kicked(side.session, model.waiting[0].id, crashed))
+                    model.owner = None
+            assert sorted(mailbox.sweep()) == sorted(wanted)
             assert list(mailbox.sweep()) == []
-
-        def let_go(self) -> None:
-            """The owner is none any more; whether it hears of it is another matter."""
-            assert self.model.owner is not None
-            self.model.owner, self.model.live = None, False
 
         @invariant()
         def a_session_is_in_the_index_exactly_while_something_waits(self) -> None:
-            assert mailbox.waiting([self.session]) == ({self.session} if self.model.waiting else set())
-            assert mailbox.queue(self.session) == [turn.id for turn in self.model.waiting]
+            wanted = {side.session for side in self.sides if side.model.waiting}
+            assert mailbox.waiting([side.session for side in self.sides]) == wanted
+            for side in self.sides:
+                assert mailbox.queue(side.session) == [turn.id for turn in side.model.waiting]
 
         @invariant()
         def the_bucket_counts_what_waits(self) -> None:
-            depth = redis.get(keys.of_session(self.session)[5])
-            assert int(depth or 0) == len(self.model.waiting), "the sessions before this one are idle"
+            depth: Any = redis.get(keys.of_session(self.session)[5])
+            waiting = sum(len(side.model.waiting) for side in self.sides)
+            assert int(depth or 0) == waiting, "the sessions before these are idle"
 
         @invariant()
         def what_runs_is_told(self) -> None:
-            for place, turn in enumerate(self.model.waiting):
-                running = self.model.live and place < (self.model.begun or 0)
-                wanted = ("running", 0) if running else ("waiting", place)
-                assert mailbox.look(self.session, turn.id) == wanted
+            for side in self.sides:
+                asked = [(side.session, turn.id) for turn in side.model.waiting]
+                for place, view in enumerate(mailbox.look_all(asked)):
+                    running = side.model.live and place < (side.model.begun or 0)
+                    assert view == (("running", 0) if running else ("waiting", place))
 
         def teardown(self) -> None:
-            model = self.model
-            while model.waiting:
-                self.time_passes_and_a_sweep_finds_what_waits()
-                self.begin("any", None, 1)
-                self.finish(False, 1)
-            kept = [turn_id for turn_id in model.accepted if turn_id not in model.dropped]
-            assert model.ran == kept, "each turn that was not cancelled ran once, in its place"
-            _, queue, payloads, state, done, *_ = keys.of_session(self.session)
-            assert not redis.exists(queue, payloads)
-            for key in (state, done):
-                assert redis.ttl(key) != -1
-            left = set(redis.hkeys(state))
-            assert left <= {b"fence", b"last", b"reply", b"wakes"}, "nothing is left of a turn"
+            for side in self.sides:
+                self.side, model = side, side.model
+                while model.waiting:
+                    self.time_passes_and_a_sweep_finds_what_waits()
+                    self.begin("any", None, 1)
+                    self.finish(False, 1)
+                kept = [turn_id for turn_id in model.accepted if turn_id not in model.dropped]
+                assert model.ran == kept, "each turn that was not cancelled ran once, in its place"
+                _, queue, payloads, state, done, *_ = keys.of_session(self.session)
+                assert not redis.exists(queue)
+                assert not redis.exists(payloads)
+                for key in (state, done):
+                    assert redis.ttl(key) != -1
+                left: Any = redis.hkeys(state)
+                known = {"fence", "last", "reply", "wakes", "owner", "until"}
+                assert set(left) <= known, "nothing is left of a turn"
 
     return Machine
 
 
-def test_any_mixture_of_policies_does_what_the_model_does(
-    make_mailbox: Callable[..., Mailbox], redis_client: Redis, key_prefix: str
-) -> None:
-    # Time passes by rule only, however slow the machine is.
-    mailbox = make_mailbox(
-        max_waiting=MOST_WAITING, lease_seconds=600, grace_seconds=600, retry_max_seconds=600
-    )
+@pytest.fixture(params=["valkey", "cluster"])
+def where(
+    request: pytest.FixtureRequest, redis_url: str, key_prefix: str
+) -> Iterator[tuple[Redis, Settings]]:
+    still: dict[str, Any] = {"redis_url": redis_url, "key_prefix": key_prefix, **STILL}
+    if request.param == "cluster":
+        servers: ValkeyCluster = request.getfixturevalue("cluster")
+        still |= {"redis_url": servers.url, "redis_cluster": True, "broker_url": "redis://127.0.0.1:1/0"}
+    found = load_settings(**still)
+    with connect(found) as redis:
+        yield redis, found
+
+
+def test_any_mixture_of_operations_does_what_the_model_does(where: tuple[Redis, Settings]) -> None:
+    redis, found = where
     run_state_machine_as_test(
-        machine(mailbox, redis_client, Keys(key_prefix)),
+        machine(Mailbox(redis, found), redis, Keys(found.key_prefix)),
         settings=settings(
-            max_examples=100,
+            max_examples=25,
             stateful_step_count=40,
             deadline=None,
             suppress_health_check=list(HealthCheck),
