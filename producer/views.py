@@ -16,6 +16,7 @@ from inturn.session.state import Message, Role, SessionState, Status
 from inturn.turns import Sight
 
 TurnStatus = Literal["waiting", "running", "done", "failed", "cancelled", "unknown"]
+FinishReason = Literal["interrupted", "failed"]
 
 
 def _decoded(value: str) -> str:
@@ -120,7 +121,11 @@ def view_session(session_id: str, session: SessionState | None, queue: list[str]
 
 
 class SessionMessage(BaseModel):
-    """A line of a session's history. `interrupted`: its turn was stopped, and this is what it had said."""
+    """A line of a session's history.
+
+    `finish_reason` marks the reply of a turn that did not come to its own end. `interrupted`: it was stopped,
+    and this, perhaps nothing, is what it had said. `failed`: it was given up; this is the fallback message.
+    """
 
     id: str
     sequence: int
@@ -129,7 +134,7 @@ class SessionMessage(BaseModel):
     name: str | None = None
     content: str
     images: list[str] = Field(default_factory=list)
-    interrupted: bool = False
+    finish_reason: FinishReason | None = None
     route: str | None = None
     step: str | None = None
     tool_calls: list[dict[str, Any]] | None = None
@@ -151,7 +156,9 @@ def view_message(message: Message, *, whole: bool) -> SessionMessage | None:
     """
     event = message.event or {}
     images = event.get("images") or []
-    if not whole and (message.role not in ("user", "assistant") or not (message.content or images)):
+    finish_reason = _finish_reason(message)
+    is_said = message.content or images or finish_reason
+    if not whole and (message.role not in ("user", "assistant") or not is_said):
         return None
     return SessionMessage(
         id=message.id,
@@ -161,9 +168,18 @@ def view_message(message: Message, *, whole: bool) -> SessionMessage | None:
         name=message.name,
         content=message.content,
         images=images,
-        interrupted=bool(event.get("interrupted")),
+        finish_reason=finish_reason,
         route=message.route,
         step=message.step,
         tool_calls=message.tool_calls if whole else None,
         created_at=message.created_at,
     )
+
+
+def _finish_reason(message: Message) -> FinishReason | None:
+    event = message.event or {}
+    if message.role != "assistant":
+        return None
+    if event.get("interrupted"):
+        return "interrupted"
+    return "failed" if event.get("failed") else None

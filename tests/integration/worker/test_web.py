@@ -170,6 +170,8 @@ def test_a_turn_that_waits_is_dropped_and_one_that_runs_is_stopped(
     assert (stopped.status_code, stopped.json()["outcome"]) == (202, "signalled")
     ended = web.client.get(f"/turns/{running['turn_id']}").json()
     assert ended["reply"]["finish_reason"] == "interrupted"
+    history = web.client.get("/sessions/s/messages").json()["items"]
+    assert [line["finish_reason"] for line in history] == [None, "interrupted"]
     assert web.client.get(f"/turns/{waiting['turn_id']}").json()["status"] == "cancelled"
     assert [call.text for call in read_journal(journal)] == [message]
 
@@ -195,6 +197,8 @@ def test_a_failed_turn_says_why_without_the_users_words(web: Web, start_worker: 
     assert (answer.status_code, answer.json()["status"]) == (200, "failed")
     assert "ProviderError" in answer.json()["error"]
     assert "secret" not in answer.text
+    history = web.client.get("/sessions/s/messages").json()["items"]
+    assert [line["finish_reason"] for line in history] == [None, "failed"]
 
 
 def test_a_session_shows_its_state_and_the_turns_that_wait(here: WebHere, store: PersistenceAdapter) -> None:
