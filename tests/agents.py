@@ -1,11 +1,12 @@
 """Agents for worker tests: what they do is written in the message, and what they did in a journal.
 
 A message is words: `sleep 0.2` takes that long, `unavailable 2` fails twice as an overloaded provider does,
-`later 60` asks to be asked again in a minute, `refused` fails for good, `bug` raises an error that quotes the
-user (`bug 2` does so twice), `die 2` kills its own process twice, `count 9` counts to nine at the end.
-Anything else is just said. Where the reply is streamed, `slowly 0.1` takes that long before each word,
-`pause` waits in its place until `let_go` is called, and `breaks 2` breaks the stream off in its place, twice.
-Each call of the model is journaled, so tests see what ran, and not only what was committed.
+`overloaded` does so until `let_go` is called, `later 60` asks to be asked again in a minute, `refused` fails
+for good, `bug` raises an error that quotes the user (`bug 2` does so twice), `die 2` kills its own process
+twice, `count 9` counts to nine at the end. Anything else is just said. Where the reply is streamed,
+`slowly 0.1` takes that long before each word, `pause` waits in its place until `let_go` is called, and
+`breaks 2` breaks the stream off in its place, twice. Each call of the model is journaled, so tests see what
+ran, and not only what was committed.
 """
 
 from __future__ import annotations
@@ -70,7 +71,9 @@ class Obedient:
         for word, value in zip(words, [*words[1:], ""], strict=True):
             if word == "sleep":
                 time.sleep(float(value))
-            elif word == "unavailable" and before < int(value):
+            elif (word == "unavailable" and before < int(value)) or (
+                word == "overloaded" and not _gate(self._journal).exists()
+            ):
                 raise ProviderUnavailableError
             elif word == "later":
                 raise ProviderUnavailableError(retry_after=float(value))

@@ -1,7 +1,7 @@
 // The chat page: which conversation is open, what is typed, and who asks.
 
 import { onUnknownCaller, token } from "./api.js";
-import { Conversation, randomId } from "./conversation.js";
+import { Conversation } from "./conversation.js";
 import * as outbox from "./outbox.js";
 import { atTheEnd } from "./view.js";
 
@@ -26,7 +26,7 @@ function open() {
 }
 
 function newId() {
-  unheardOf = `chat-${randomId()}`;
+  unheardOf = `chat-${outbox.newKey()}`;
   return unheardOf;
 }
 

@@ -1,15 +1,21 @@
 // A conversation: its history, the messages on their way, and the replies that are being written.
 //
 // Messages are sent one by one, in order, each until the server has accepted it. Replies are read one at a time
-// too: a session's turns run in order, and a browser has few connections to one server.
+// too: a session's turns run in order, and a browser has few connections to one server. Others may write to the
+// session as well, in another tab or on another device: the page looks now and then, and what the history says
+// counts, text and order. A turn whose lines are there is settled; until then it stands behind them.
 
 import { Problem, events, request } from "./api.js";
 import * as outbox from "./outbox.js";
-import { Message, atTheEnd, view } from "./view.js";
+import { Bell, Patience, because, pause, refusal } from "./patience.js";
+import { Message, atTheEnd, isShown, view } from "./view.js";
 
 const PAGE = 50;
-const FIRST_WAIT = 0.5;
-const LONGEST_WAIT = 10;
+const MOST_AT_ONCE = 200;
+// Seconds between two looks at a session: soon after something was said, later and later while nothing is.
+const FIRST_LOOK = 2;
+const LAST_LOOK = 30;
+const LOOKS_SLOW_DOWN = 1.5;
 
 export class Conversation {
   #path;
@@ -18,8 +24,16 @@ export class Conversation {
   #sending = false;
   #reading = false;
   #loaded = false;
-  // What is wrong now, by the call that has found out.
-  #troubles = new Map();
+  #patience = new Patience(this.#left.signal);
+  // Rings when there is something to look for in the history.
+  #bell = new Bell();
+  // The turn whose reply is being read, and what ends the reading.
+  #listening = null;
+  // How far the history is on the screen: its version, the last sequence, the last message, the turns.
+  #version = null;
+  #seen = null;
+  #last = null;
+  #settled = new Set();
 
   constructor(id) {
     this.id = id;
@@ -30,13 +44,9 @@ export class Conversation {
   open({ isNew }) {
     view.clear();
     for (const entry of outbox.entries(this.id)) this.#add(entry);
+    outbox.onChange(this.id, () => this.#bell.ring(), this.#left.signal);
     this.#do(() => this.#send());
-    this.#do(async () => {
-      if (isNew) view.showWhetherEmpty();
-      else await this.#load();
-      this.#loaded = true;
-      await this.#read();
-    });
+    this.#do(() => this.#keepUp({ isNew }));
   }
 
   leave() {
@@ -44,7 +54,7 @@ export class Conversation {
   }
 
   say(text) {
-    const turn = this.#add({ key: randomId(), text, at: Date.now() });
+    const turn = this.#add({ key: outbox.newKey(), text, at: Date.now() });
     outbox.put(this.id, turn);
     atTheEnd.go();
     this.#do(() => this.#send());
@@ -71,48 +81,131 @@ export class Conversation {
     return turn;
   }
 
-  async #load() {
-    let session, keys, newest;
-    try {
-      // In this order: a turn that has ended in between is in the history.
-      session = await this.#persist(() => this.#ask("GET", this.#path));
-      ({ keys, newest } = await this.#loadPage());
-    } catch (problem) {
-      if (problem.status !== 404) throw problem;
+  async #keepUp({ isNew }) {
+    const signal = this.#left.signal;
+    const goOn = () => {
+      this.#loaded = true;
       view.showWhetherEmpty();
-      return; // it begins with its first message
+      this.#do(() => this.#read());
+    };
+    if (isNew) {
+      goOn();
+      await this.#bell.untilItRings(signal);
     }
-    for (const turn of this.#turns.filter((turn) => keys.has(turn.key))) this.#forget(turn);
-    let last = newest ?? null;
-    for (const id of session.turns.filter((id) => !keys.has(keyOf(id)))) {
-      const known = this.#turns.find((turn) => turn.key === keyOf(id));
-      const turn = known ?? this.#add({ key: keyOf(id), id, at: 0 }, last);
-      turn.id = id;
-      last = turn.asked;
+    for (let wait = FIRST_LOOK; ; ) {
+      const isNews = await this.#look();
+      goOn();
+      wait = isNews ? FIRST_LOOK : Math.min(wait * LOOKS_SLOW_DOWN, LAST_LOOK);
+      if (await this.#bell.rest(wait, signal)) wait = FIRST_LOOK;
     }
-    // In the order of their turns, and those that are not accepted yet behind them.
-    const places = new Map(session.turns.map((id, place) => [id, place]));
-    this.#turns.sort((one, other) => (places.get(one.id) ?? Infinity) - (places.get(other.id) ?? Infinity) || 0);
-    view.showWhetherEmpty();
-    atTheEnd.go();
   }
 
-  // Show a page of the history before what is shown; gives the keys of its turns, and its newest message.
-  async #loadPage(cursor = null) {
-    const query = new URLSearchParams({ order: "newest", limit: PAGE, ...(cursor && { cursor }) });
-    const page = await this.#persist(() => this.#ask("GET", `${this.#path}/messages?${query}`));
-    const lines = page.items.filter((line) => line.role === "user" || line.role === "assistant");
-    const messages = lines
-      .filter((line) => line.content || line.images.length)
-      .map((line) => {
-        const message = new Message(line.role, line.content || "An image");
-        if (line.interrupted && line.role === "assistant") message.mark("stopped", "stopped");
-        return message;
-      });
-    view.prepend(messages.reverse());
-    view.showEarlier(page.cursor && (() => this.#do(() => this.#loadPage(page.cursor))));
-    const keys = new Set(page.items.filter((line) => line.turn_id).map((line) => keyOf(line.turn_id)));
-    return { keys, newest: messages.at(-1) };
+  // Bring the screen to where the session is; gives whether there was anything new.
+  async #look() {
+    const ended = this.#turns.filter((turn) => turn.isOver && turn.text === undefined);
+    let session, lines;
+    try {
+      // In this order: a turn that has ended in between is in the history.
+      session = await this.#patience.persist(() => this.#ask("GET", this.#path));
+      lines = session.version === this.#version ? [] : await this.#newLines();
+    } catch (problem) {
+      if (problem.status !== 404) throw problem;
+      return false; // it begins with its first message
+    }
+    this.#version = session.version;
+    this.#seen = Math.max(session.message_count, ...lines.map((line) => line.sequence));
+    this.#settle(lines);
+    const comers = this.#lineUp(session.turns);
+    // What was said elsewhere and has left no line: it was withdrawn, or nothing was said.
+    for (const turn of ended) if (!this.#settled.has(turn.key)) this.#forget(turn);
+    this.#label();
+    if (!this.#loaded) atTheEnd.go();
+    return lines.length > 0 || comers > 0;
+  }
+
+  // The lines behind the last one that is shown, or at first the newest page of them, in order.
+  async #newLines() {
+    if (this.#seen === null) {
+      const page = await this.#askForPage({ order: "newest", limit: PAGE });
+      this.#offerEarlier(page.cursor);
+      return page.items.reverse();
+    }
+    const lines = [];
+    let cursor = null;
+    do {
+      const page = await this.#askForPage({ after: this.#seen, limit: MOST_AT_ONCE, ...(cursor && { cursor }) });
+      lines.push(...page.items);
+      cursor = page.cursor;
+    } while (cursor);
+    return lines;
+  }
+
+  #askForPage(query) {
+    const path = `${this.#path}/messages?${new URLSearchParams(query)}`;
+    return this.#patience.persist(() => this.#ask("GET", path));
+  }
+
+  #offerEarlier(cursor) {
+    const show = async () => {
+      const page = await this.#askForPage({ order: "newest", limit: PAGE, cursor });
+      view.prepend(page.items.reverse().filter(isShown).map((line) => new Message(line.role).settle(line)));
+      this.#offerEarlier(page.cursor);
+    };
+    view.showEarlier(cursor && (() => this.#do(show)));
+  }
+
+  // Show these lines behind those that are shown, each once: in the place of a message or a reply that is here.
+  #settle(lines) {
+    const turns = new Map(this.#turns.map((turn) => [turn.key, turn]));
+    const ended = new Map();
+    const used = new Set();
+    for (const line of lines) {
+      const key = line.turn_id && keyOf(line.turn_id);
+      const turn = turns.get(key);
+      this.#settled.add(key);
+      if (turn) ended.set(key, turn);
+      if (!isShown(line)) continue;
+      const here = line.role === "user" ? turn?.asked : turn?.reply;
+      const message = here && !used.has(here) ? here : new Message(line.role);
+      used.add(message);
+      view.place(message.settle(line), this.#last);
+      this.#last = message;
+      if (line.role === "assistant" && this.#loaded && !turn?.isOver) view.announce(message.text);
+    }
+    for (const turn of ended.values()) {
+      for (const message of [turn.asked, turn.reply]) if (message && !used.has(message)) message.remove();
+      turn.isOver = true;
+      outbox.drop(this.id, turn.key);
+      if (turn === this.#listening?.turn) this.#listening.stop.abort();
+    }
+    this.#turns = this.#turns.filter((turn) => !ended.has(turn.key));
+  }
+
+  // Have the turns that wait in their order behind the history; gives how many were not known.
+  #lineUp(ids) {
+    const written = new Map(outbox.entries(this.id).map((entry) => [entry.key, entry]));
+    let last = this.#last;
+    let comers = 0;
+    ids.forEach((id, ahead) => {
+      const key = keyOf(id);
+      if (this.#settled.has(key)) return;
+      let turn = this.#turns.find((turn) => turn.key === key);
+      if (turn?.isOver) return;
+      if (!turn) {
+        turn = this.#add({ at: 0, ...written.get(key), key, id }, last);
+        turn.ahead = ahead;
+        comers++;
+      }
+      turn.id = id;
+      view.place(turn.asked, last);
+      if (turn.reply) view.place(turn.reply, turn.asked);
+      last = turn.reply ?? turn.asked;
+    });
+    // In the order of their turns, and those that are not accepted yet behind them.
+    const places = new Map(ids.map((id, place) => [id, place]));
+    this.#turns.sort((one, other) => (places.get(one.id) ?? Infinity) - (places.get(other.id) ?? Infinity) || 0);
+    if (this.#listening && this.#listening.turn !== this.#open[0]) this.#listening.stop.abort();
+    return comers;
   }
 
   async #send() {
@@ -130,13 +223,18 @@ export class Conversation {
     const body = { message: turn.text, stream: true };
     const headers = { "Idempotency-Key": turn.key };
     try {
-      const accepted = await this.#persist(
+      const accepted = await this.#patience.persist(
         () => this.#ask("POST", `${this.#path}/turns`, { body, headers }),
-        (problem, seconds) => turn.asked.mark("unsent", `not sent yet${because(problem, seconds)}`),
+        (problem, seconds) => {
+          if (!turn.isOver) turn.asked.mark("unsent", `not sent yet${because(problem, seconds)}`);
+        },
       );
       turn.id = accepted.turn_id;
       turn.ahead = accepted.ahead ?? 0;
+      if (turn.isOver) return; // the history was faster
       outbox.put(this.id, turn);
+      // Somebody else's turns are before it, or may be.
+      if (this.#version === null || turn.ahead >= this.#open.length) this.#bell.ring();
       this.#label();
       this.#do(() => this.#read());
     } catch (problem) {
@@ -169,26 +267,35 @@ export class Conversation {
 
   async #readOne(turn) {
     this.#label();
+    const stop = new AbortController();
+    this.#listening = { turn, stop };
+    const signal = AbortSignal.any([this.#left.signal, stop.signal]);
     try {
-      await this.#persist(async (heard) => {
-        for await (const event of events(turn.id, turn.after, this.#left.signal)) {
-          heard();
-          this.#take(turn, event);
-          if (turn.isOver) return;
+      await this.#patience.persist(async (heard) => {
+        try {
+          for await (const event of events(turn.id, turn.after, signal)) {
+            heard();
+            this.#take(turn, event);
+            if (turn.isOver) return;
+          }
+          // The server has let us go, as it does when it stops, and wants us to come again.
+          await pause(1, signal);
+        } catch (problem) {
+          if (!stop.signal.aborted) throw problem;
         }
-        // The server has let us go, as it does when it stops, and wants us to come again.
-        await pause(1, this.#left.signal);
       });
     } catch (problem) {
       if (!(problem instanceof Problem)) throw problem;
       this.#refuse(turn, problem.status === 404 ? "not answered: it is not known any more" : refusal(problem));
+    } finally {
+      this.#listening = null;
     }
-    if (turn.isOver && turn.text === undefined) await this.#fill(turn);
     this.#label();
   }
 
   #take(turn, { kind, data, id }) {
     this.#left.signal.throwIfAborted();
+    if (turn.isOver) return;
     turn.after = id ?? turn.after;
     if (kind === "state") {
       Object.assign(turn, { status: data.status, ahead: data.ahead });
@@ -205,19 +312,25 @@ export class Conversation {
   #end(turn, { status, reply, error }) {
     turn.isOver = true;
     outbox.drop(this.id, turn.key);
+    this.#bell.ring();
     turn.asked.mark("");
     if (status === "cancelled") {
+      turn.reply?.remove();
       turn.asked.mark("withdrawn", "withdrawn");
       view.announce("withdrawn");
     } else if (status === "done") {
-      // A reply to several messages stands behind the last of them, as it does in the history.
+      // A reply to several messages is theirs together, and stands behind the last, as it does in the history.
       const first = this.#turns.find((other) => other !== turn && other.id === reply.turn_id);
-      first?.reply?.remove();
+      if (first?.reply) {
+        turn.reply?.remove();
+        turn.reply = first.reply;
+        view.add(turn.reply, turn.asked);
+      }
       const isStopped = reply.finish_reason === "interrupted";
       if (reply.message || isStopped) {
         const shown = this.#replyTo(turn);
         shown.text = reply.message;
-        shown.mark(isStopped ? "stopped" : "", isStopped ? "stopped" : "");
+        shown.markEnd(reply.finish_reason);
       }
       view.announce(isStopped ? `Stopped. ${reply.message}` : reply.message);
     } else {
@@ -263,21 +376,11 @@ export class Conversation {
   async #stop(turn) {
     turn.stops = true;
     this.#label();
-    const stopped = await this.#persist(() => this.#ask("DELETE", `turns/${encodeURIComponent(turn.id)}`));
+    const stopped = await this.#patience.persist(() => this.#ask("DELETE", `turns/${encodeURIComponent(turn.id)}`));
     if (stopped.outcome === "dropped" && !turn.isOver) {
       this.#end(turn, { status: "cancelled" });
       this.#label();
     }
-  }
-
-  // Find out what a message says that was sent from elsewhere, now that it is in the history.
-  async #fill(turn) {
-    const query = new URLSearchParams({ order: "newest", limit: PAGE });
-    const page = await this.#persist(() => this.#ask("GET", `${this.#path}/messages?${query}`));
-    const line = page.items.find((line) => line.turn_id === turn.id && line.role === "user");
-    turn.asked.item.classList.remove("unknown");
-    if (line) turn.asked.text = line.content || "An image";
-    else if (!turn.reply) turn.asked.remove();
   }
 
   #forget(turn) {
@@ -292,42 +395,6 @@ export class Conversation {
     return request(method, path, { signal: this.#left.signal, ...options });
   }
 
-  // Try until it comes to something; `tell(problem, seconds)` hears what is wrong and when it is tried again.
-  async #persist(attempt, tell = () => {}) {
-    const call = Symbol("a call");
-    let tries = 0;
-    const heard = () => {
-      tries = 0;
-      this.#note(call, null);
-    };
-    for (;;) {
-      try {
-        const result = await attempt(heard);
-        heard();
-        return result;
-      } catch (problem) {
-        this.#left.signal.throwIfAborted();
-        if (!problem.passes) {
-          heard();
-          throw problem;
-        }
-        let left = problem.wait ?? Math.min(FIRST_WAIT * 2 ** tries++, LONGEST_WAIT) * (0.75 + Math.random() / 2);
-        while (left > 0) {
-          this.#note(call, trouble(problem));
-          tell(problem, Math.ceil(left));
-          const isWoken = await pause(Math.min(left, 1), this.#left.signal);
-          left = isWoken && problem.status === 0 ? 0 : left - 1;
-        }
-      }
-    }
-  }
-
-  #note(call, words) {
-    if (words) this.#troubles.set(call, words);
-    else this.#troubles.delete(call);
-    view.connection([...this.#troubles.values()].at(-1) ?? "");
-  }
-
   // What nobody waits for: it may end because the conversation was left.
   async #do(work) {
     try {
@@ -340,45 +407,5 @@ export class Conversation {
   }
 }
 
-export function randomId() {
-  // Not `randomUUID`, which plain HTTP does not have.
-  const bytes = crypto.getRandomValues(new Uint8Array(16));
-  return Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("");
-}
-
 // Behind the session's ID, which has no colon in here.
 const keyOf = (turnId) => turnId.slice(turnId.indexOf(":") + 1);
-
-function trouble({ status }) {
-  if (status === 0) return "Offline: reconnecting";
-  return status === 429 ? "Too many requests: waiting" : "Not available: trying again";
-}
-
-function because({ status }, seconds) {
-  if (status === 0) return "";
-  const why = status === 429 ? "too many messages" : "the service is not available";
-  return `: ${why}, next try in ${seconds} s`;
-}
-
-function refusal({ status, message }) {
-  if (status === 413) return "the message is too long";
-  if (status === 404) return "this conversation is somebody else's; begin a new one";
-  return message;
-}
-
-// Wait; gives whether the network, or the reader's eye, came back meanwhile.
-function pause(seconds, signal) {
-  return new Promise((resolve) => {
-    const over = new AbortController();
-    const end = (isWoken) => {
-      clearTimeout(alarm);
-      over.abort();
-      resolve(isWoken);
-    };
-    const alarm = setTimeout(end, seconds * 1000, false);
-    const options = { signal: over.signal };
-    addEventListener("online", () => end(true), options);
-    document.addEventListener("visibilitychange", () => document.hidden || end(true), options);
-    signal.addEventListener("abort", () => end(false), options);
-  });
-}

@@ -28,6 +28,11 @@ export function drop(sessionId, key) {
   localStorage.removeItem(nameOf(sessionId, key));
 }
 
+// Call `tell` whenever another tab has changed what is kept of a conversation, until `signal`.
+export function onChange(sessionId, tell, signal) {
+  addEventListener("storage", ({ key }) => key?.startsWith(nameOf(sessionId, "")) && tell(), { signal });
+}
+
 // Forget all conversations.
 export function clear() {
   for (const name of names()) localStorage.removeItem(name);
@@ -35,4 +40,11 @@ export function clear() {
 
 function names() {
   return Object.keys(localStorage).filter((name) => name.startsWith(PREFIX));
+}
+
+// A key that nobody else has.
+export function newKey() {
+  // Not `randomUUID`, which plain HTTP does not have.
+  const bytes = crypto.getRandomValues(new Uint8Array(16));
+  return Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("");
 }

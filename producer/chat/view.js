@@ -2,9 +2,15 @@
 
 // Pixels from the end that do not count.
 const NEAR = 40;
+// How a turn has ended that did not come to its own end, by the reason that the API gives.
+const ENDS = { interrupted: "stopped", failed: "failed" };
 const WHO = { user: "You:", assistant: "Reply:" };
 
 const byId = (id) => document.getElementById(id);
+
+// Whether a line of the history is for people: said, or why nothing was.
+export const isShown = ({ role, content, images, finish_reason }) =>
+  (role === "user" || role === "assistant") && Boolean(content || images.length || finish_reason);
 
 // One message: who, what, and the state it is in.
 export class Message {
@@ -49,6 +55,18 @@ export class Message {
     });
   }
 
+  // Show it as a line of the history says it.
+  settle({ content, images, finish_reason }) {
+    this.item.classList.remove("unknown");
+    this.text = content || (images.length ? "An image" : "");
+    this.markEnd(finish_reason);
+    return this;
+  }
+
+  markEnd(finishReason) {
+    this.mark(ENDS[finishReason] ?? "", ENDS[finishReason]);
+  }
+
   remove() {
     this.item.remove();
   }
@@ -71,6 +89,13 @@ export const view = {
       else behind.item.after(message.item);
       byId("empty").hidden = true;
     });
+  },
+
+  // The same, unless it stands behind that one already.
+  place(message, behind) {
+    const { DOCUMENT_POSITION_FOLLOWING: after } = Node;
+    const follows = behind === null || behind.item.compareDocumentPosition(message.item) & after;
+    if (!follows || !message.item.isConnected) this.add(message, behind);
   },
 
   // Show messages that were said before all others, and leave on the screen what is there.

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import re
-from typing import Any
 
-from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Dialog, Locator, Page, expect
+from playwright.sync_api import BrowserContext, ConsoleMessage, Dialog, Locator, Page, expect
 
 from inturn.persistence import MessageQuery, PersistenceAdapter
 
@@ -14,16 +13,16 @@ expect.set_options(timeout=30_000)
 
 
 class Chat:
-    """A browser window with the chat page, and what went wrong in it."""
+    """A tab with the chat page, and what went wrong in it."""
 
-    def __init__(self, browser: Browser, url: str, **options: Any) -> None:
-        self.context: BrowserContext = browser.new_context(**options)
-        self.page: Page = self.context.new_page()
+    def __init__(self, context: BrowserContext, url: str) -> None:
+        self.context = context
+        self.page: Page = context.new_page()
         self.faults: list[str] = []
         self.page.on("console", self._hear)
         self.page.on("pageerror", lambda error: self.faults.append(str(error)))
         self.page.on("dialog", self._close)
-        self.page.goto(f"{url}/chat")
+        self.page.goto(url)
 
     @property
     def box(self) -> Locator:

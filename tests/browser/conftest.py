@@ -67,6 +67,8 @@ def everything(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> It
             "DATABASE_URL": f"sqlite:///{directory / 'sessions.db'}",
             "INTURN_AGENT": "tests.agents:agent",
             "INTURN_RETRY_SECONDS": "0.5",
+            "INTURN_RETRY_MAX_SECONDS": "1",
+            "INTURN_MAX_ATTEMPTS": "1000",  # what is `overloaded` stays so until a test lets it go
             "TEST_JOURNAL": str(journal),
         }
         worker = worker_container(directory, env)
@@ -108,18 +110,22 @@ def house(everything: House) -> Iterator[House]:
 def open_chat(browser: Browser) -> Iterator[OpenChat]:
     """Open the chat page of a web process in a window of its own: `open_chat(web, color_scheme="dark")`.
 
-    The test fails if anything but the network has failed in one of its windows.
+    With `at` it opens the conversation of another window, as another device does, and with `beside` in a tab
+    beside it. The test fails if anything but the network has failed in one of its windows.
     """
     opened: list[Chat] = []
 
-    def open_one(web: Web, **options: Any) -> Chat:
-        opened.append(Chat(browser, web.url, **options))
+    def open_one(web: Web, *, at: Chat | None = None, beside: Chat | None = None, **options: Any) -> Chat:
+        context = beside.context if beside else browser.new_context(**options)
+        known = at or beside
+        opened.append(Chat(context, known.page.url if known else f"{web.url}/chat"))
         return opened[-1]
 
     yield open_one
     faults = [fault for chat in opened for fault in chat.faults]
     for chat in opened:
         print(f"--- page\n{chat.page.locator('body').aria_snapshot()}")
+    for chat in opened:
         chat.context.close()
     assert faults == []
 

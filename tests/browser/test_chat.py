@@ -183,31 +183,52 @@ def test_a_message_that_was_not_sent_outlives_the_page(house: House, chat: Chat)
     assert calls(house, "outlives") == ["outlives"]
 
 
-def test_a_turn_that_fails_says_so(chat: Chat) -> None:
-    chat.say("sleep 0.5 unavailable 1")
+def test_a_turn_that_fails_for_now_says_so_and_comes_to_its_reply(house: House, chat: Chat) -> None:
+    chat.say("sleep 0.5 overloaded")
     chat.expect_states("trying again")
-    chat.expect_said("sleep 0.5 unavailable 1", "you said: sleep 0.5 unavailable 1")
+    let_go(house.journal)
+
+    chat.expect_said("sleep 0.5 overloaded", "you said: sleep 0.5 overloaded")
     chat.expect_states()
+
+
+def test_how_a_reply_ended_is_still_said_when_the_page_is_loaded_again(chat: Chat) -> None:
     chat.say("refused")
+    chat.expect_said("refused", "Sorry, that did not work.")
+    chat.say("stopped slowly 0.05 count 2000")
+    expect(chat.replies.last).to_contain_text(" 1 2 3")
+    chat.button("Stop").click()
+    chat.expect_states("failed", "stopped")
+    said = chat.said.all_text_contents()
+    chat.page.reload()
 
-    expect(chat.replies.last).to_have_text("Sorry, that did not work.")
-    chat.expect_states("failed")
+    chat.expect_said(*said)
+    chat.expect_states("failed", "stopped")
 
 
-def test_messages_that_are_answered_together_have_one_reply_behind_the_last(house: House, chat: Chat) -> None:
+@pytest.mark.parametrize(
+    ("second", "reply", "states"),
+    [
+        ("second", "you said: second\nthird", []),
+        ("refused", "Sorry, that did not work.", ["failed"]),
+    ],
+    ids=["answered", "failed"],
+)
+def test_messages_that_are_answered_together_have_one_reply_behind_the_last(
+    second: str, reply: str, states: list[str], house: House, chat: Chat
+) -> None:
     chat.say("first pause")
     chat.expect_states("writing")
-    for text in ("second", "third"):
+    for text in (second, "third"):
         house.client.respond(chat.session_id, text, stream=True, overlap="merge")
     chat.page.reload()
     chat.expect_states("writing", "queued behind 1", "queued behind 2")
     let_go(house.journal)
 
-    whole = ["first pause", "you said: first pause", "second", "third", "you said: second\nthird"]
-    chat.expect_said(*whole)
-    chat.expect_states()
-    chat.page.reload()
-    chat.expect_said(*whole)
+    for _ in range(2):
+        chat.expect_said("first pause", "you said: first pause", second, "third", reply)
+        chat.expect_states(*states)
+        chat.page.reload()
 
 
 def test_new_conversations_begin_empty_and_back_leads_to_the_one_before(chat: Chat) -> None:

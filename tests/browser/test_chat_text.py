@@ -5,15 +5,19 @@ from __future__ import annotations
 import re
 
 import pytest
-from playwright.sync_api import expect
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import ViewportSize, expect
 
 from tests.agents import let_go
 from tests.browser.chat import Chat
 from tests.browser.conftest import House, OpenChat
+from tests.web import Web
 
 pytestmark = pytest.mark.process
 
-PHONE = {"viewport": {"width": 390, "height": 844}, "is_mobile": True, "has_touch": True}
+DESK: ViewportSize = {"width": 1280, "height": 800}
+SMALL: ViewportSize = {"width": 390, "height": 844}
+PHONE = {"viewport": SMALL, "is_mobile": True, "has_touch": True}
 
 HOSTILE = {
     "html": "<img src=x onerror=\"alert('img')\"><svg onload=alert(1)><script>alert('script')</script>",
@@ -146,8 +150,8 @@ def test_what_screen_readers_find(house: House, chat: Chat) -> None:
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_axe_finds_nothing_that_keeps_anybody_out(scheme: str, house: House, open_chat: OpenChat) -> None:
-    axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe is not installed")
     chat = open_chat(house.web, color_scheme=scheme)
+    found = faults_by_axe(chat)
     for text in ("hello", "refused", f"{scheme} pause", "queued", "withdrawn"):
         chat.say(text)
     chat.expect_states("failed", "writing", "queued behind 1", "queued behind 2")
@@ -157,8 +161,19 @@ def test_axe_finds_nothing_that_keeps_anybody_out(scheme: str, house: House, ope
     chat.say("not sent")
     expect(chat.connection).to_have_text("Offline: reconnecting")
 
-    assert axe.Axe().run(chat.page).response["violations"] == []
+    for window in (DESK, SMALL):
+        chat.page.set_viewport_size(window)
+        found += faults_by_axe(chat)
+    assert found == []
     let_go(house.journal)
+
+
+def test_axe_finds_nothing_where_one_signs_in(strict_web: Web, open_chat: OpenChat) -> None:
+    chat = open_chat(strict_web)
+    chat.say("hello")
+    expect(chat.page.get_by_label("Token or API key")).to_be_visible()
+
+    assert faults_by_axe(chat) == []
 
 
 def test_all_can_be_reached_with_the_tab_key(chat: Chat) -> None:
@@ -178,6 +193,12 @@ def test_all_can_be_reached_with_the_tab_key(chat: Chat) -> None:
     chat.expect_states("writing", "withdrawn")
     chat.page.keyboard.press("Escape")
     chat.expect_states("stopped", "withdrawn")
+
+
+def faults_by_axe(chat: Chat) -> list[str]:
+    """What breaks WCAG 2.1, A and AA, and what axe holds for best practice."""
+    found = Axe().run(chat.page).response["violations"]
+    return [f"{each['id']}: {node['html']}" for each in found for node in each["nodes"]]
 
 
 def is_no_wider_than_the_window(chat: Chat) -> bool:
