@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from inturn.errors import StoreError, StoreUnavailableError
-from inturn.persistence import PersistenceAdapter, open_adapter
+from inturn.persistence import PersistenceAdapter
+from inturn.persistence.opening import open_store
 from inturn.settings import Settings
 
 MOST_AT_ONCE = 24
@@ -65,8 +66,7 @@ class Store:
         return self._adapter
 
     def _opened(self) -> PersistenceAdapter:
-        settings = self._settings
-        adapter = open_adapter(settings.database_url.get_secret_value(), pool_size=settings.database_pool)
+        adapter = open_store(self._settings)
         try:
             adapter.initialize()
         except StoreError as error:

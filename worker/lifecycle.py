@@ -11,7 +11,7 @@ from inturn.agent.loading import load_agent
 from inturn.channels import list_channels, load_channels
 from inturn.errors import InturnError
 from inturn.logs import configure_logging
-from inturn.persistence import open_adapter
+from inturn.persistence.opening import open_store
 
 from .celery import settings
 from .config import GEVENT_PREFETCH
@@ -31,7 +31,7 @@ def _check_settings(**_: Any) -> None:
     try:
         load_agent(settings.agent)
         load_channels(settings)
-        open_adapter(settings.database_url.get_secret_value()).close()
+        open_store(settings).close()
     except InturnError as error:
         raise SystemExit(f"inturn: {error}") from None
 

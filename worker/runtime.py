@@ -12,8 +12,9 @@ from celery import Celery
 from inturn.agent.loading import load_agent
 from inturn.channels import load_channels
 from inturn.errors import StoreError, StoreUnavailableError
-from inturn.persistence import PersistenceManager, open_adapter
+from inturn.persistence import PersistenceManager
 from inturn.persistence.inbox import open_inbox
+from inturn.persistence.opening import open_store
 from inturn.settings import Settings
 from inturn.turns import (
     DeadLetters,
@@ -76,15 +77,13 @@ class Runtime:
             unless=lambda: stopping,
             name="deliveries",
         )
-        self.streams = StreamWriter(Streams(self.redis, settings))
         self.budget = ModelBudget(self.redis, settings)
+        self.streams = StreamWriter(Streams(self.redis, settings))
         self.results = Results(app)
         self.time_limit = TimeLimit(settings.turn_seconds)
         self.agent = load_agent(settings.agent)
         self.channels = load_channels(settings)
-        self.adapter = open_adapter(
-            settings.database_url.get_secret_value(), pool_size=settings.database_pool
-        )
+        self.adapter = open_store(settings)
         self.persistence = PersistenceManager(
             self.adapter,
             history_window=settings.history_window,

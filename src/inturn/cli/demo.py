@@ -18,7 +18,8 @@ from inturn.cli.replay import Progress, replay
 from inturn.cli.report import print_figures, print_sessions, print_transcript, print_verdict
 from inturn.client import Client
 from inturn.embedded.valkey import EmbeddedValkey
-from inturn.persistence import MessageQuery, PersistenceAdapter, SessionQuery, open_adapter
+from inturn.persistence import MessageQuery, PersistenceAdapter, SessionQuery
+from inturn.persistence.opening import open_store
 from inturn.session.state import utcnow
 from inturn.settings import load_settings
 from inturn.turns import Mailbox
@@ -62,7 +63,7 @@ def run_demo(file: Path, speed: float) -> int:
             Fleet(env, write) as fleet,
             Client(settings) as client,
             connect(settings) as redis,
-            open_adapter(urls["database_url"]) as adapter,
+            open_store(settings) as adapter,
         ):
             pids = {name: fleet.start(name, *worker_command(name, 8)) for name in ("worker-1", "worker-2")}
             console.print(f"Valkey, SQLite and two workers, pids {', '.join(map(str, pids.values()))}")

@@ -17,7 +17,7 @@ from inturn.cli.replay import Progress as State
 from inturn.cli.replay import replay
 from inturn.cli.report import print_figures, print_verdict
 from inturn.client import Client
-from inturn.persistence import open_adapter
+from inturn.persistence.opening import open_store
 
 
 def run_replay(file: Path, speed: float | None, producers: int, timeout: float, *, as_json: bool) -> int:
@@ -27,7 +27,7 @@ def run_replay(file: Path, speed: float | None, producers: int, timeout: float, 
     console = Console(highlight=False)
     with (
         Client(settings) as client,
-        open_adapter(settings.database_url.get_secret_value()) as adapter,
+        open_store(settings) as adapter,
         progress_bar(Console(stderr=True)) as show,
     ):
         client.ping()
