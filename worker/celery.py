@@ -10,5 +10,5 @@ from .config import celery_config
 
 settings = load_settings()
 
-app = Celery("inturn", include=[f"{__package__}.tasks", f"{__package__}.lifecycle"])
+app = Celery("inturn", include=[f"{__package__}.tasks", f"{__package__}.lifecycle", f"{__package__}.canary"])
 app.conf.update(celery_config(settings))

@@ -9,18 +9,22 @@ own with a retryable error, which leaves the turn to a newer worker.
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated, Any, Final, Literal, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from inturn.errors import InturnError, InvalidInputError
 from inturn.session.state import HistoryItem, Status, utcnow
 
+if TYPE_CHECKING:
+    from kombu import Queue
+
 RESPOND: Final = "respond"
 SAVE_SESSION: Final = "save_session"
 CLEANUP_SESSIONS: Final = "cleanup_sessions"
 WAKE_SESSIONS: Final = "wake_sessions"
 DELIVER: Final = "deliver"
+CANARY: Final = "canary"
 
 TURNS_QUEUE: Final = "turns"
 MAINTENANCE_QUEUE: Final = "maintenance"
@@ -33,12 +37,23 @@ PRIORITY_RECOVERY: Final = 0
 
 PAYLOAD_VERSION: Final = 1
 
+CANARY_SECONDS: Final = 60
+"""How long a canary's message and its answer are kept."""
+
 OverlapPolicy = Literal["enqueue", "merge", "interrupt", "reject"]
 """What happens to a message that comes while its session is busy.
 
 It waits for its turn; becomes one turn with those that wait before it; stops the turn that runs; or is
 refused.
 """
+
+
+def canary_queue(worker: str) -> Queue:
+    """The queue of one worker alone, by its node name; bound to nothing, and gone where nobody takes it."""
+    from kombu import Exchange, Queue
+
+    name = f"canary.{worker}"
+    return Queue(name, Exchange(""), routing_key=name, expires=CANARY_SECONDS)
 
 
 class UnknownPayloadError(InturnError):

@@ -102,11 +102,24 @@ def replay_command(
 
 
 @app.command("doctor", epilog="Example: inturn doctor --json")
-def doctor_command(as_json: Json = False) -> None:
+def doctor_command(
+    canary: Annotated[
+        bool, typer.Option("--canary", help="Only see whether workers take messages; fit for a probe.")
+    ] = False,
+    worker: Annotated[
+        str | None, typer.Option(help="With --canary: this one, as name@host, a host, or `self`.")
+    ] = None,
+    timeout: Annotated[float, typer.Option(help="With --canary: seconds to wait for the answers.")] = 5.0,
+    as_json: Json = False,
+) -> None:
     """Check settings, Redis, broker, workers, store, agent and clocks, and say how to mend what fails.
 
     It writes one session to the store, and deletes it. Exit code 1: a check failed; warnings do not count.
     """
+    if canary:
+        from inturn.cli.canary import run_canary
+
+        raise typer.Exit(run_canary(worker, timeout, as_json=as_json))
     from inturn.cli.doctor import run_doctor
 
     raise typer.Exit(run_doctor(as_json=as_json))

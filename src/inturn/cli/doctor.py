@@ -18,6 +18,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from inturn.cli.local import local_settings
+from inturn.cli.processes import application
 from inturn.contract import DELIVERY_QUEUE, TURNS_QUEUE
 from inturn.errors import ConfigurationError, InturnError, MailboxError, MissingDriverError, StoreError
 from inturn.ids import create_session_id
@@ -184,7 +185,9 @@ def _worker(answers: dict[str, set[str]]) -> Check:
     found = f"none answered within {PING_SECONDS:g} s"
     if answers:
         found = f"{', '.join(sorted(answers))} answered, and takes no turns"
-    mend = f"start one that takes the queue {TURNS_QUEUE}: celery -A worker worker --pool threads"
+    mend = (
+        f"start one that takes the queue {TURNS_QUEUE}: celery -A {application('worker')} worker -P threads"
+    )
     return Check("worker", "failed", found, mend)
 
 
@@ -297,9 +300,8 @@ def _channels(settings: Settings, queues: set[str] | None) -> Iterator[Check]:
     elif DELIVERY_QUEUE in queues:
         yield Check("delivery", "ok", f"a worker takes the queue {DELIVERY_QUEUE}")
     else:
-        mend = (
-            f"start a worker that takes the queue: celery -A worker worker -Q {DELIVERY_QUEUE} --pool threads"
-        )
+        command = f"celery -A {application('worker')} worker -Q {DELIVERY_QUEUE} -P threads"
+        mend = f"start a worker that takes the queue: {command}"
         yield Check("delivery", "failed", "no worker sends replies: they wait", mend)
 
 

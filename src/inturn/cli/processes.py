@@ -103,7 +103,7 @@ class Fleet:
 def worker_command(name: str, concurrency: int, queues: Sequence[str] = ()) -> list[str]:
     """The arguments that run a worker of these queues; without any, of all."""
     return [
-        *("celery", "--quiet", "-A", _application("worker"), "worker", "-n", f"{name}@%h", "-E"),
+        *("celery", "--quiet", "-A", application("worker"), "worker", "-n", f"{name}@%h", "-E"),
         *("-P", "threads", "-c", str(concurrency), "--without-gossip", "--without-mingle"),
         *(("-Q", ",".join(queues)) if queues else ()),
     ]
@@ -111,16 +111,17 @@ def worker_command(name: str, concurrency: int, queues: Sequence[str] = ()) -> l
 
 def beat_command(schedule: Path) -> list[str]:
     """The arguments that run beat."""
-    return ["celery", "--quiet", "-A", _application("worker"), "beat", "-s", str(schedule)]
+    return ["celery", "--quiet", "-A", application("worker"), "beat", "-s", str(schedule)]
 
 
 def web_command(port: int) -> list[str]:
     """The arguments that run the web application."""
-    application = f"{_application('producer')}.web:app"
-    return ["uvicorn", application, "--host", "127.0.0.1", "--port", str(port), "--log-level", "warning"]
+    served = f"{application('producer')}.web:app"
+    return ["uvicorn", served, "--host", "127.0.0.1", "--port", str(port), "--log-level", "warning"]
 
 
-def _application(name: str) -> str:
+def application(name: str) -> str:
+    """The module of `worker` or `producer`."""
     # Installed from a wheel the applications are inside the package; in a checkout beside it.
     return f"inturn.{name}" if importlib.util.find_spec(f"inturn.{name}") else name
 
