@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
-import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -21,7 +19,7 @@ from inturn.contract import RespondPayload, SaveSessionPayload, decode_payload
 from inturn.persistence import PersistenceAdapter
 from inturn.session import create_session
 from inturn.turns import Mailbox
-from tests.channels import SECRET, Receiver, Sent
+from tests.channels import SECRET, Receiver
 from tests.integration.worker.conftest import StartWeb, WebHere
 
 Waiting = Callable[[str], list[RespondPayload | SaveSessionPayload]]
@@ -227,33 +225,6 @@ def test_turns_that_came_by_webhooks_are_counted(client: TestClient) -> None:
     counted = client.get("/metrics").text
     assert 'inturn_web_turns_accepted_total{outcome="new"} 1.0' in counted
     assert 'inturn_web_turns_accepted_total{outcome="known"} 1.0' in counted
-
-
-@pytest.mark.process
-def test_a_platform_that_is_slow_to_be_told_holds_up_no_webhook(
-    start_web: StartWeb, waiting: Waiting
-) -> None:
-    """Far more of its calls hang than there are threads for requests."""
-    let_go = threading.Event()
-
-    def hang(sent: Sent) -> int:
-        let_go.wait(60)
-        return 200
-
-    with Receiver(hang) as receiver:
-        web = start_web(
-            INTURN_CHANNELS="tests.channels:channel", INTURN_OVERLAP="reject", TEST_RECEIVER=receiver.url
-        )
-        try:
-            post(web.client, message("first"))
-            with ThreadPoolExecutor(80) as pool:
-                several = [pool.submit(post, web.client, message(id=f"e{n}")) for n in range(2, 82)]
-                for each in several:
-                    assert each.result(60).status_code == 202
-            assert post(web.client, message(session="t")).status_code == 202
-            assert len(waiting("t")) == 1
-        finally:
-            let_go.set()
 
 
 values = st.recursive(
