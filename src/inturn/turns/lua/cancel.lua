@@ -10,7 +10,8 @@
 --        'unknown'    it is not in the mailbox
 --
 -- Invariant: a dropped turn counts as done, so a late delivery of the same event does not bring it back. The
--- half millisecond in its score tells that it was dropped.
+-- half millisecond in its score tells that it was dropped. An owner whose lease has lapsed loses it with its
+-- turn: what it still says of that one must not be taken for the next.
 
 local now = redis.call('TIME')
 now = now[1] * 1000 + math.floor(now[2] / 1000)
@@ -30,7 +31,7 @@ redis.call('LREM', KEYS[2], 1, turn)
 redis.call('HDEL', KEYS[3], turn)
 redis.call('HDEL', KEYS[4], 'att:' .. turn, 'set:' .. turn, 'join:' .. turn)
 if place == 0 then
-  redis.call('HDEL', KEYS[4], 'stop')
+  redis.call('HDEL', KEYS[4], 'stop', 'owner', 'until')
 end
 redis.call('ZADD', KEYS[5], string.format('%d.5', now), turn)
 redis.call('ZREMRANGEBYSCORE', KEYS[5], '-inf', now - keep)
