@@ -104,11 +104,12 @@ def _offered_again(trial: Trial) -> float:
 
 
 def _offered_behind(trial: Trial) -> float:
-    # The turn before it takes two seconds; counted from the end of that one.
-    trial.workers("hold", hold=2)
+    # Counted from the end of the turn before it, which must outlast the start of a producer.
+    trial.workers("hold", hold=20)
     (head,) = trial.send(1)
     trial.crash()
     _producer(trial, number="2")
+    assert head.status() == "running", "the producer came too late: the turn was at the head"
     trial.since(0, head)
     return trial.since(now(), trial.client.handle(SESSION, "2"))
 
@@ -126,8 +127,9 @@ def _lost_by_broker(trial: Trial) -> float:
     queues = trial.redis.keys("turns*")
     assert trial.redis.delete(*queues) == 1
     start = now()
-    trial.workers()
-    return trial.since(start, handle)
+    trial.workers(count=1)
+    trial.since(start, handle)
+    return trial.fleet.calls()[0].at - start  # the worker may have been longer in starting than the sweep
 
 
 def _bare(trial: Trial) -> float:
