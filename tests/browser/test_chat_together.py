@@ -32,6 +32,33 @@ def test_what_is_said_in_one_tab_is_written_in_the_other_too(
         tab.expect_states()
 
 
+def test_the_order_of_acceptance_counts_and_not_that_of_writing(
+    house: House, chat: Chat, open_chat: OpenChat
+) -> None:
+    chat.page.route("**/turns", lambda route: route.abort())
+    chat.say("written first")
+    chat.expect_states("not sent yet")
+    session_id = chat.session_id
+    house.client.respond(session_id, "accepted first pause", turn_id="theirs", stream=True)
+    entry = {"key": "theirs", "text": "accepted first pause", "at": 2**50, "id": f"{session_id}:theirs"}
+    name = f"inturn.sent/{session_id}/theirs"
+    chat.page.evaluate("([name, entry]) => localStorage.setItem(name, JSON.stringify(entry))", [name, entry])
+    chat.page.reload()
+    chat.expect_said("written first", "accepted first pause", "you said: accepted first ")
+    chat.page.unroute("**/turns")
+    chat.expect_said("accepted first pause", "you said: accepted first ", "written first")
+    let_go(house.journal)
+
+    whole = [
+        "accepted first pause",
+        "you said: accepted first pause",
+        "written first",
+        "you said: written first",
+    ]
+    chat.expect_said(*whole)
+    assert chat.history(house.store) == whole
+
+
 def test_two_devices_that_talk_at_once_show_what_the_store_has(
     house: House, chat: Chat, open_chat: OpenChat
 ) -> None:
