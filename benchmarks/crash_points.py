@@ -219,6 +219,14 @@ def _redis_away(seconds: float) -> Callable[[Trial], float]:
     return trial
 
 
+def _flushed(trial: Trial) -> float:
+    trial.workers("hold", hold=1)
+    handles = trial.send()
+    trial.crash()
+    trial.redis.flushall()
+    return trial.since(now(), *handles)
+
+
 def _none_there(trial: Trial) -> float:
     handles = trial.send()
     trial.fleet.start_worker(concurrency=2)
@@ -256,6 +264,7 @@ ROWS: dict[str, Callable[[Trial], float]] = {
     f"the database is away for {OUTAGE:g} s": _database_away,
     f"Redis is away for {OUTAGE:g} s": _redis_away(OUTAGE),
     "Redis restarts": _redis_away(0),
+    "Redis loses all it has, with the inbox in the database": _flushed,
     "all workers are down": _none_there,
 }
 
@@ -271,7 +280,11 @@ def measure(row: str, shared: str) -> float:
         database = f"trial_{secrets.token_hex(4)}"
         with psycopg.connect(server, autocommit=True) as connection:
             connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(database)))
-        own = Fleet(directory, urlsplit(server)._replace(path=f"/{database}").geturl())
+        own = Fleet(
+            directory,
+            urlsplit(server)._replace(path=f"/{database}").geturl(),
+            inbox="database" if ROWS[row] is _flushed else "redis",
+        )
         stack.callback(own.close)
         own.valkey.start()
         redis = stack.enter_context(Redis.from_url(own.valkey.url))

@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from inturn.embedded.postgres import EmbeddedPostgres
 from inturn.embedded.valkey import EmbeddedValkey
@@ -29,9 +29,12 @@ class Call(NamedTuple):
 class Fleet:
     """A Valkey, the database at `database_url`, and workers; these run the app of `benchmarks.crashing`."""
 
-    def __init__(self, directory: Path, database_url: str) -> None:
+    def __init__(
+        self, directory: Path, database_url: str, *, inbox: Literal["redis", "database"] = "redis"
+    ) -> None:
         self.directory = directory
         self.database_url = database_url
+        self.inbox = inbox
         self.valkey = EmbeddedValkey(directory / "valkey")
         self.journal = directory / "journal.jsonl"
         self.crash_file = directory / "crashed"
@@ -45,6 +48,7 @@ class Fleet:
             "REDIS_URL": self.valkey.url,
             "DATABASE_URL": self.database_url,
             "INTURN_AGENT": "benchmarks.crashing:agent",
+            "INTURN_INBOX": self.inbox,
             "BENCH_JOURNAL": str(self.journal),
             "BENCH_CRASH_FILE": str(self.crash_file),
         }
@@ -52,7 +56,7 @@ class Fleet:
     @property
     def settings(self) -> Settings:
         """The same for this process."""
-        return load_settings(redis_url=self.valkey.url, database_url=self.database_url)
+        return load_settings(redis_url=self.valkey.url, database_url=self.database_url, inbox=self.inbox)
 
     def start_worker(
         self, *, pool: str = "threads", concurrency: int = 4, ready: bool = True, **env: str
