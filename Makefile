@@ -1,6 +1,6 @@
 # What people and CI call. Each command sets up all it needs in .venv and .cache; only Python >= 3.11 is needed.
 .DEFAULT_GOAL := help
-.PHONY: help demo test dev bench check format setup clean
+.PHONY: help demo test faults dev bench check format setup clean
 
 bin := .venv/bin
 ARGS ?=
@@ -17,6 +17,9 @@ demo: setup ## conversations through two workers, one of them killed half way, a
 
 test: setup ## all tests; ARGS="-k words" chooses some, ARGS=--everything leaves no variant of a store out
 	@$(bin)/pytest --numprocesses 4 --dist worksteal $(ARGS)
+
+faults: setup ## a load of turns while everything fails, and the count of what came of it; ARGS="--help" tells more
+	@$(bin)/python -m tests.faults $(ARGS)
 
 dev: setup ## everything in one terminal: Valkey, SQLite, worker, beat and web; Ctrl-C stops it
 	@$(bin)/inturn dev $(ARGS)
