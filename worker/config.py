@@ -49,6 +49,7 @@ def celery_config(settings: Settings) -> dict[str, Any]:
         "worker_prefetch_multiplier": 1,
         "worker_cancel_long_running_tasks_on_connection_loss": False,
         "broker_connection_retry_on_startup": True,
+        "broker_connection_max_retries": None,  # for ever: Celery's hundred tries are over in minutes
         "broker_transport_options": {
             "visibility_timeout": 120,
             "unacked_restore_interval": 5,

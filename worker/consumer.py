@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from celery.worker import consumer
+
+RETRY_SECONDS = 2
+"""How often a lost broker is looked for."""
 
 
 class Consumer(consumer.Consumer):
@@ -16,6 +20,11 @@ class Consumer(consumer.Consumer):
     """
 
     task_consumer: Any
+
+    def ensure_connected(self, conn: Any) -> Any:
+        """See Celery, which would wait longer from try to try: up to half a minute after a broker is back."""
+        conn.ensure_connection = partial(conn.ensure_connection, interval_max=RETRY_SECONDS)
+        return super().ensure_connected(conn)
 
     def on_connection_error_after_connected(self, exc: Exception) -> None:
         """See Celery. Nothing can be put back now: the visibility time-out brings back what is not done."""
