@@ -38,13 +38,13 @@ class Judge:
         accepted = run.accepted()
         messages = [each for session_id in run.load.session_ids() for each in self._messages(session_id)]
         verdict, stale = judge_history(accepted, messages, results, journal)
-        ended = {view.turn_id: view.state for view in run.out.overview() if view.state != "sent"}
+        ended = {view.turn_id: view.state for view in run.house.out.overview() if view.state != "sent"}
         replies = [
             (message.session_id, message.turn_id or "", message.content)
             for message in messages
             if message.role == "assistant" and run.load.is_delivered(message.session_id)
         ]
-        taken = [(sent.to, sent.text) for sent in run.receiver.taken]
+        taken = [(sent.to, sent.text) for sent in run.house.receiver.taken]
         deliveries = judge_deliveries(replies, taken, ended)
         outcome.accepted, outcome.committed, outcome.failed = (
             verdict.accepted,
@@ -74,7 +74,7 @@ class Judge:
     def _messages(self, session_id: str) -> Iterator[Message]:
         cursor: str | None = None
         while True:
-            page = self._run.store.find_messages(
+            page = self._run.house.store.find_messages(
                 MessageQuery(session_id=session_id, cursor=cursor, limit=MAX_PAGE)
             )
             yield from page.items

@@ -6,8 +6,6 @@ import json
 import os
 import random
 import signal
-import subprocess
-import sys
 import tempfile
 import time
 from collections import Counter
@@ -19,37 +17,20 @@ from typing import Any
 
 import psycopg
 
-from inturn.client import Client
 from inturn.contract import TurnResult
-from inturn.embedded.postgres import EmbeddedPostgres
-from inturn.embedded.tether import tethered
-from inturn.embedded.valkey import EmbeddedValkey
 from inturn.ids import create_turn_id
-from inturn.persistence import PersistenceAdapter, open_adapter
-from inturn.settings import load_settings
 from inturn.testing.history import Accepted
-from inturn.turns import Deliveries as DeliveriesInRedis
-from inturn.turns import Mailbox
-from inturn.turns.connection import connect
-from tests.channels import Receiver, Sent
+from tests.channels import Sent
 from tests.faults.control import OF_DELIVERIES, OF_PRODUCERS, POINTS, Control
-from tests.faults.fleet import Fleet, Process
+from tests.faults.fleet import Process
+from tests.faults.house import House
 from tests.faults.judge import Judge
 from tests.faults.load import Load
 from tests.faults.outcome import Options, Outcome
 from tests.faults.producer import read_log
 from tests.faults.schedule import OUTAGES, Fault, make_schedule
 from tests.faults.verdict import Stranded
-from tests.nodes import ROOT, clean_environment
 
-SHORT = {
-    "INTURN_LEASE_SECONDS": "2",
-    "INTURN_RENEW_SECONDS": "0.5",
-    "INTURN_SWEEP_SECONDS": "0.2",
-    "INTURN_GRACE_SECONDS": "3",
-    "INTURN_RETRY_SECONDS": "0.2",
-}
-"""Times for a short run; a long one has the defaults, at which the promises are made."""
 KINDS_OF_PROCESSES = ("worker", "delivery", "producer")
 """One crash point of each kind waits for a victim at a time."""
 START_SECONDS = 120.0
@@ -86,10 +67,14 @@ class Run:
     def run(self) -> Outcome:
         """Run to the end, and judge."""
         with ExitStack() as stack:
-            self._open(stack)
+            self._show("starting Valkey, PostgreSQL and the processes")
+            self.house = House(self.options, self.load, self.directory)
+            self.house.open(stack, self._answer)
+            self.fleet = self.house.fleet
+            self.fleet.on_end = self._ended
             self._wait_for_workers()
             self._start = time.monotonic()
-            self._add_producers()
+            self.house.add_producers(self._start)
             self._disturb()
             self.outcome.load_seconds = time.monotonic() - self._start
             self._calm_down()
@@ -99,86 +84,6 @@ class Run:
             self._show("judging")
             Judge(self, answered).judge()
         return self.outcome
-
-    def _open(self, stack: ExitStack) -> None:
-        self._show("starting Valkey, PostgreSQL and the processes")
-        # With `always`, what was accepted outlives a crash of the server: see docs/durability.md.
-        self.valkey = stack.enter_context(
-            EmbeddedValkey(self.directory / "valkey", config={"appendfsync": "always"})
-        )
-        self.postgres = stack.enter_context(EmbeddedPostgres(self.directory / "postgres", fsync=False))
-        ports = self._open_proxy(stack)
-        self.receiver = stack.enter_context(Receiver(self._answer))
-        env = {
-            "FAULTS_DIR": str(self.directory),
-            "FAULTS_RECEIVER": self.receiver.url,
-            "FAULTS_MODEL_SECONDS": str(self.options.model_seconds),
-            "FAULTS_BREAK": self.options.plant,
-            "INTURN_AGENT": "tests.faults.agent:agent",
-            "INTURN_CHANNELS": "tests.faults.agent:channel",
-            "INTURN_CLEANUP_SECONDS": "15",
-            "INTURN_LOG_LEVEL": os.environ.get("INTURN_LOG_LEVEL", "WARNING"),
-            **(SHORT if self.options.short else {}),
-        }
-        self._direct = {"REDIS_URL": self.valkey.url, "DATABASE_URL": self.postgres.url}
-        self._by_proxy = {
-            "REDIS_URL": self.valkey.url.replace(f":{self.valkey.port}/", f":{ports['redis']}/"),
-            "DATABASE_URL": self.postgres.url.replace(f":{self.postgres.port}/", f":{ports['postgres']}/"),
-        }
-        self.fleet = Fleet(self.directory, env)
-        self.fleet.on_end = self._ended
-        stack.callback(self.fleet.close)
-        self.fleet.open()
-        settings = load_settings(redis_url=self.valkey.url, database_url=self.postgres.url)
-        self.client = stack.enter_context(Client(settings))
-        redis = stack.enter_context(connect(settings))
-        self.mailbox = Mailbox(redis, settings)
-        self.out = DeliveriesInRedis(redis, settings)
-        self.store: PersistenceAdapter = stack.enter_context(open_adapter(self.postgres.url))
-        self.store.initialize()
-        for number in range(1, self.options.workers + 1):
-            # Every second one is behind the proxy; the clock of the last one steps.
-            steps = number == self.options.workers and self.options.faults
-            more = {"FAULTS_CLOCK": "1" if self.options.short else "10"} if steps else {}
-            queues = "turns,maintenance,celery"
-            self._add_worker(f"worker{number}", queues, self.options.concurrency, number % 2 == 0, **more)
-        for number in (1, 2):
-            self._add_worker(f"delivery{number}", "delivery", 4, number % 2 == 0)
-            beat = ["celery", "-A", "worker", "beat", "-s", str(self.directory / f"beat{number}.db")]
-            # Two of them, each with a file of its own: what they ask for comes twice.
-            self.fleet.add(f"beat{number}", [*beat, "--pidfile="], self._direct)
-
-    def _open_proxy(self, stack: ExitStack) -> dict[str, int]:
-        targets = [f"redis={self.valkey.port}", f"postgres={self.postgres.port}"]
-        self._proxy = subprocess.Popen(
-            tethered([sys.executable, "-m", "tests.faults.proxy", *targets], on_death=signal.SIGKILL),
-            env=clean_environment(),
-            cwd=ROOT,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            start_new_session=True,
-        )
-        stack.enter_context(self._proxy)
-        stack.callback(self._proxy.kill)
-        assert self._proxy.stdout is not None
-        ports: dict[str, int] = json.loads(self._proxy.stdout.readline())
-        return ports
-
-    def _add_worker(self, name: str, queues: str, concurrency: int, behind: bool, **env: str) -> None:
-        argv = ["celery", "-A", "tests.faults.app", "worker", "-E", "-n", f"{name}@%h", "-Q", queues]
-        argv += ["-P", "threads", "-c", str(concurrency), "--without-gossip", "--without-mingle"]
-        self.fleet.add(name, argv, {**(self._by_proxy if behind else self._direct), **env})
-
-    def _add_producers(self) -> None:
-        load = {name: getattr(self.load, name) for name in self.load.__slots__}
-        for index in range(self.options.producers):
-            argv = ["tests.faults.producer", str(index), str(self._start)]
-            self.fleet.add(
-                f"producer{index}",
-                argv,
-                {**(self._by_proxy if index % 2 else self._direct), "FAULTS_LOAD": json.dumps(load)},
-                once=True,
-            )
 
     def _wait_for_workers(self) -> None:
         workers = [*self.fleet.named("worker"), *self.fleet.named("delivery")]
@@ -270,9 +175,9 @@ class Run:
             done = self._signal(action, "delivery" if target == "delivery" else "worker")
         elif action in ("cut", "lose", "delay"):
             numbers = {"cut": "", "lose": " 3", "delay": " 0.4 4"}[action]
-            self._command(f"{action} {target}{numbers}")
+            self.house.command(f"{action} {target}{numbers}")
         elif name == "terminate backends":
-            with psycopg.connect(self.postgres.url, autocommit=True) as connection:
+            with psycopg.connect(self.house.postgres.url, autocommit=True) as connection:
                 connection.execute(
                     "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
                     " WHERE pid <> pg_backend_pid() AND backend_type = 'client backend' AND random() < 0.7"
@@ -318,23 +223,23 @@ class Run:
         now = time.monotonic()
         server, _, how = name.partition(" ")
         if server == "postgres":
-            self.postgres.kill() if how == "crash" else self.postgres.stop()
+            self.house.postgres.kill() if how == "crash" else self.house.postgres.stop()
             self._start_postgres()
             self.outages.append((now, time.monotonic() + 1.0))
             return
-        self.valkey.kill() if how == "crash" else self.valkey.stop()
+        self.house.valkey.kill() if how == "crash" else self.house.valkey.stop()
         length = self.options.outage_seconds if how == "outage" else 0.2
         self.outages.append((now, now + length + 1.0))
         self._later.append((now + length, self._start_valkey))
 
     def _start_valkey(self) -> None:
-        self.valkey.start()
+        self.house.valkey.start()
 
     def _start_postgres(self) -> None:
         # After a crash the server's children hold its memory until they have noticed.
         for attempt in range(20):
             try:
-                self.postgres.start()
+                self.house.postgres.start()
                 return
             except Exception:
                 if attempt == 19:
@@ -361,11 +266,6 @@ class Run:
         if number < len(workers):
             pause = self.load.seconds * 0.3 / len(workers)
             self._later.append((time.monotonic() + pause, lambda: self._roll(number + 1)))
-
-    def _command(self, words: str) -> None:
-        assert self._proxy.stdin is not None
-        self._proxy.stdin.write(f"{words}\n".encode())
-        self._proxy.stdin.flush()
 
     def _ended(self, process: Process, pid: int, code: int) -> None:
         how = self._ending.pop(pid, None)
@@ -412,17 +312,17 @@ class Run:
     def _drain(self) -> list[TurnResult]:
         """Wait until every turn has its result and nothing waits to be sent, as long as something happens."""
         accepted = self.accepted()
-        waiting = {each.turn_id: self.client.handle(each.session_id, each.turn_id) for each in accepted}
+        waiting = {each.turn_id: self.house.client.handle(each.session_id, each.turn_id) for each in accepted}
         results: list[TurnResult] = []
         latest = time.monotonic()
         left = (len(waiting), -1)
         while waiting or left[1]:
             self.fleet.look(0.2)
-            found = list(self.client.collect(waiting.values(), timeout=0)) if waiting else []
+            found = list(self.house.client.collect(waiting.values(), timeout=0)) if waiting else []
             for handle, result in found:
                 del waiting[handle.turn_id]
                 results.append(result)
-            depth = sum(1 for _ in self.out.mailbox.items())
+            depth = sum(1 for _ in self.house.out.mailbox.items())
             if (len(waiting), depth) != left:
                 left, latest = (len(waiting), depth), time.monotonic()
                 self._show(f"      {left[0]} turns without a result, {left[1]} replies not yet sent")
@@ -443,11 +343,6 @@ class Run:
 
 def _kind(point: str) -> str:
     return "producer" if point in OF_PRODUCERS else "delivery" if point in OF_DELIVERIES else "worker"
-
-
-def postgres_directory(directory: Path) -> Path:
-    """Where the database may be: as root its server runs as `nobody`, and needs to get there."""
-    return directory / "postgres"
 
 
 @contextmanager
