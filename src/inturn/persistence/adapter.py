@@ -1,4 +1,4 @@
-"""The contract of every persistence backend: eight primitives, and what they promise.
+"""The contract of every persistence backend: eight primitives, two more for some, and what they promise.
 
 Everything else (repositories, the persistence manager, the session manager) is built once, above these.
 `inturn.testing.conformance` checks an implementation against every sentence below.
@@ -13,6 +13,7 @@ from datetime import datetime
 from types import TracebackType
 from typing import TYPE_CHECKING, ClassVar, Generic, Literal, NamedTuple, Self, TypeVar
 
+from inturn.errors import StoreError
 from inturn.session.state import Message, SessionState, Status, TurnRecord
 
 if TYPE_CHECKING:
@@ -106,6 +107,8 @@ class PersistenceAdapter(ABC):
     """Whether sessions can expire by themselves."""
     supports_search: ClassVar[bool] = False
     """Whether messages can be searched by their words."""
+    supports_rewriting: ClassVar[bool] = False
+    """Whether what is stored can be put in other words in its place: `find_turns` and `rewrite`."""
     durable: ClassVar[bool] = True
     """Whether what was committed is there for another process, and after a restart."""
 
@@ -167,6 +170,41 @@ class PersistenceAdapter(ABC):
 
         A target with a version is left alone if the session has changed since.
         """
+
+    def find_turns(
+        self,
+        session_id: str,  # noqa: ARG002
+        *,
+        cursor: str | None = None,  # noqa: ARG002
+        limit: int = 100,  # noqa: ARG002
+    ) -> Page[TurnRecord]:
+        """List the records of a session's turns, in any order that stays; only with `supports_rewriting`.
+
+        Each has for its ID what its turn is found by in the store (`inturn.persistence.rows.turn_key`).
+        """
+        raise self._cannot_rewrite()
+
+    def rewrite(
+        self,
+        session: SessionState | None = None,  # noqa: ARG002
+        messages: Sequence[Message] = (),  # noqa: ARG002
+        turns: Sequence[TurnRecord] = (),  # noqa: ARG002
+    ) -> int:
+        """Put other content in the place of what is stored; only with `supports_rewriting`.
+
+        Of the session, if the store's has this version still: all that is neither an ID, a status, a route,
+        a step, a time nor a count. Of each message, found by its ID and its session: `content`, `name`,
+        `tool_calls` and `event`. Of each turn its result. What is gone is left out, nothing else changes, and
+        whoever runs a turn meanwhile meets no conflict. Each row is changed in one step; a call that is
+        repeated does the same. Returns how many rows were there to be changed.
+
+        All of it must be of one session. This is for those who change how things are kept, and not what they
+        say, such as a rotation of keys.
+        """
+        raise self._cannot_rewrite()
+
+    def _cannot_rewrite(self) -> StoreError:
+        return StoreError(f"{type(self).__name__} cannot change in place what it keeps")
 
     @property
     def session_repository(self) -> SessionRepository:

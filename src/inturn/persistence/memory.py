@@ -29,6 +29,7 @@ class MemoryAdapter(PersistenceAdapter):
     """
 
     durable: ClassVar[bool] = False
+    supports_rewriting: ClassVar[bool] = True
 
     def __init__(self) -> None:
         self._lock = threading.RLock()
@@ -135,6 +136,41 @@ class MemoryAdapter(PersistenceAdapter):
                     self._message_ids -= {message["id"] for message in self._messages.pop(session_id)}
                     gone.append(session_id)
         return gone
+
+    def find_turns(self, session_id: str, *, cursor: str | None = None, limit: int = 100) -> Page[TurnRecord]:
+        """See `PersistenceAdapter.find_turns`."""
+        rows.check_turns_query(session_id, limit)
+        after = rows.turns_after(cursor)
+        with self._lock:
+            found = sorted(self._turns.get(session_id, {}).items())
+        return rows.page_of_turns([row for key, row in found if key > after], limit)
+
+    def rewrite(
+        self,
+        session: SessionState | None = None,
+        messages: Sequence[Message] = (),
+        turns: Sequence[TurnRecord] = (),
+    ) -> int:
+        """See `PersistenceAdapter.rewrite`."""
+        new_session, new_messages, new_turns = rows.rewritten_rows(session, messages, turns)
+        done = 0
+        with self._lock:
+            if new_session is not None:
+                row = self._sessions.get(new_session["id"])
+                if row is not None and row["version"] == new_session["version"]:
+                    row.update({name: new_session[name] for name in rows.REWRITTEN_OF_A_SESSION})
+                    done += 1
+            for new in new_messages:
+                for row in self._messages.get(new["session_id"], ()):
+                    if row["id"] == new["id"]:
+                        row.update({name: new[name] for name in rows.REWRITTEN_OF_A_MESSAGE})
+                        done += 1
+            for new in new_turns:
+                row = self._turns.get(new["session_id"], {}).get(new["turn_id"])
+                if row is not None:
+                    row["result"] = new["result"]
+                    done += 1
+        return done
 
     def _find_of_session(self, session_id: str, query: MessageQuery) -> Page[Message]:
         low = query.after if query.after is not None else 0

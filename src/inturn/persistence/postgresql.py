@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, ClassVar
 
 import psycopg
 from psycopg import sql
@@ -54,6 +54,8 @@ class PostgreSQLAdapter(PersistenceAdapter):
     A call that finds its connection lost is repeated once on another, if it may be: every read, and every
     commit with a turn.
     """
+
+    supports_rewriting: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -173,6 +175,27 @@ class PostgreSQLAdapter(PersistenceAdapter):
         gone = {row["id"] for row in deleted}
         return [session_id for session_id in dict.fromkeys(ids) if session_id in gone]
 
+    def find_turns(self, session_id: str, *, cursor: str | None = None, limit: int = 100) -> Page[TurnRecord]:
+        """See `PersistenceAdapter.find_turns`."""
+        rows.check_turns_query(session_id, limit)
+        parameters = {"session_id": session_id, "after": rows.turns_after(cursor), "limit": limit + 1}
+        return rows.page_of_turns(self._read(self._queries.find_turns, parameters), limit)
+
+    def rewrite(
+        self,
+        session: SessionState | None = None,
+        messages: Sequence[Message] = (),
+        turns: Sequence[TurnRecord] = (),
+    ) -> int:
+        """See `PersistenceAdapter.rewrite`."""
+        session_row, message_rows, turn_rows = rows.rewritten_rows(session, messages, turns)
+        parameters = {
+            **(session_row or dict.fromkeys(("id", "version", *rows.REWRITTEN_OF_A_SESSION))),
+            "messages": json.dumps([_jsonable(row) for row in message_rows]),
+            "turns": json.dumps([_jsonable(row) for row in turn_rows]),
+        }
+        return int(self._read(self._queries.rewrite, parameters)[0]["rewritten"])
+
     def _read(self, query: bytes, parameters: Mapping[str, Any]) -> list[rows.Row]:
         return self._connections.run(lambda connection: _rows(connection, query, parameters), repeatable=True)
 
@@ -201,6 +224,8 @@ class _Queries:
         self.create = self._rendered("commit", written=self._composed("insert_session"))
         self.update = self._rendered("commit", written=self._composed("update_session"))
         self.delete_sessions = self._rendered("delete_sessions")
+        self.find_turns = self._rendered("find_turns")
+        self.rewrite = self._rendered("rewrite")
 
     def listing(self, name: str, listing: Listing) -> bytes:
         """The query `name`, ended by `listing`."""

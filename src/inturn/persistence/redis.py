@@ -57,6 +57,7 @@ class RedisAdapter(PersistenceAdapter):
     """
 
     supports_expiry: ClassVar[bool] = True
+    supports_rewriting: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -190,6 +191,39 @@ class RedisAdapter(PersistenceAdapter):
             gone += some
             start += looked_at
         return [session_id.decode() for session_id in gone]
+
+    def find_turns(self, session_id: str, *, cursor: str | None = None, limit: int = 100) -> Page[TurnRecord]:
+        """See `PersistenceAdapter.find_turns`."""
+        rows.check_turns_query(session_id, limit)
+        after = f"turn:{rows.turns_after(cursor)}"
+        arguments: list[str | int] = [self._keys.prefix, after, limit + 1]
+        found = self._server.run("find_turns", [self._keys.session(session_id)], arguments)
+        return rows.page_of_turns([_decoded(row, rows.TURN_COLUMNS) for row in found], limit)
+
+    def rewrite(
+        self,
+        session: SessionState | None = None,
+        messages: Sequence[Message] = (),
+        turns: Sequence[TurnRecord] = (),
+    ) -> int:
+        """See `PersistenceAdapter.rewrite`."""
+        session_row, message_rows, turn_rows = rows.rewritten_rows(session, messages, turns)
+        some = [row["session_id"] for row in (*message_rows, *turn_rows)]
+        if session_row is None and not some:
+            return 0
+        session_id = some[0] if session_row is None else session_row["id"]
+        arguments: list[str | int] = [
+            self._keys.prefix,
+            session_id,
+            "" if session_row is None else session_row["version"],
+            "" if session_row is None else _encoded(session_row),
+            len(message_rows),
+        ]
+        for row in message_rows:
+            arguments += [row["id"], _encoded(row)]
+        for row in turn_rows:
+            arguments += [f"turn:{row['turn_id']}", _encoded(row)]
+        return int(self._server.run("rewrite", self._keys_of(session_id), arguments))
 
     def _keys_of(self, session_id: str) -> list[str]:
         return [self._keys.session(session_id), self._keys.messages(session_id), self._keys.message_ids]

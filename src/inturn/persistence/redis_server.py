@@ -23,7 +23,7 @@ Argument = str | bytes | int
 
 _POOL_SECONDS = 3.0
 """How long each of the four tries of a call waits for a connection of the pool."""
-_SCRIPTS = ("load", "commit", "find_named", "find_messages", "delete")
+_SCRIPTS = ("load", "commit", "find_named", "find_messages", "delete", "find_turns", "rewrite")
 
 _log = structlog.get_logger(__name__)
 

@@ -21,7 +21,7 @@ from pydantic import BaseModel, ValidationError
 
 from inturn.errors import InvalidInputError, SessionConflictError, StoreError
 from inturn.ids import check_id
-from inturn.persistence.adapter import MAX_PAGE, MessageQuery, SessionQuery, Target
+from inturn.persistence.adapter import MAX_PAGE, MessageQuery, Page, SessionQuery, Target
 from inturn.session.state import Message, SessionState, TurnRecord, build, utcnow
 from inturn.values import to_json, to_text
 
@@ -61,6 +61,9 @@ MESSAGE_COLUMNS = (
     "created_at",
 )
 TURN_COLUMNS = ("session_id", "turn_id", "result", "created_at")
+REWRITTEN_OF_A_SESSION = ("collected_data", "state")
+REWRITTEN_OF_A_MESSAGE = ("content", "name", "tool_calls", "event")
+"""The columns that `PersistenceAdapter.rewrite` changes, and of a turn its result."""
 
 
 def session_row(session: SessionState) -> Row:
@@ -236,6 +239,27 @@ def check_load(session_id: str, last_messages: int, turn_id: str | None) -> None
         turn_key(turn_id)
 
 
+def check_turns_query(session_id: str, limit: int) -> None:
+    """Raise `InvalidInputError` for what no backend should be asked."""
+    check_id(session_id)
+    _check_limit(limit)
+
+
+def rewritten_rows(
+    session: SessionState | None, messages: Sequence[Message], turns: Sequence[TurnRecord]
+) -> tuple[Row | None, list[Row], list[Row]]:
+    """The rows of `PersistenceAdapter.rewrite`; raises `InvalidInputError` if they are not of one session."""
+    ids = {message.session_id for message in messages} | {turn.session_id for turn in turns}
+    ids |= set() if session is None else {session.id}
+    if len(ids) > 1:
+        raise InvalidInputError("what is rewritten in one call must be of one session")
+    return (
+        None if session is None else session_row(session),
+        [message_row(message) for message in messages],
+        [turn_row(turn) for turn in turns],
+    )
+
+
 def check_targets(targets: Sequence[Target]) -> None:
     """Raise `InvalidInputError` for what no backend should be asked to delete."""
     for target in targets:
@@ -277,6 +301,20 @@ def check_message_query(query: MessageQuery) -> None:
             _to_int64(sequence, name)
     if query.order not in ("newest", "oldest"):
         raise InvalidInputError(f"no such order: {query.order!r}; use newest or oldest")
+
+
+def turns_after(cursor: str | None) -> str:
+    """The turn's key after which a page of turns begins."""
+    return "" if cursor is None else str(decode_cursor(cursor, _TURNS, str)[0])
+
+
+def page_of_turns(found: Sequence[Mapping[str, Any]], limit: int) -> Page[TurnRecord]:
+    """Make a page of rows in the order of their keys; one more than `limit` tells that there are more."""
+    items = [turn_from_row(row, row["turn_id"]) for row in found[:limit]]
+    return Page(items, encode_cursor(_TURNS, items[-1].turn_id) if len(found) > limit else None)
+
+
+_TURNS = "turns of a session"
 
 
 def encode_cursor(kind: str, *parts: Any) -> str:

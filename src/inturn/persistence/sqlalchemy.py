@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 from sqlalchemy import (
     URL,
@@ -63,6 +63,8 @@ class SQLAlchemyAdapter(PersistenceAdapter):
     rolls back because of another one is repeated; so is a call that finds its connection lost, if it
     may be: every read, and every commit with a turn.
     """
+
+    supports_rewriting: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -192,6 +194,48 @@ class SQLAlchemyAdapter(PersistenceAdapter):
         gone = self._engines.write(work, repeatable=False)
         return [session_id for session_id in wanted if session_id in gone]
 
+    def find_turns(self, session_id: str, *, cursor: str | None = None, limit: int = 100) -> Page[TurnRecord]:
+        """See `PersistenceAdapter.find_turns`."""
+        rows.check_turns_query(session_id, limit)
+        turns = self._tables.turns
+        statement = (
+            select(*_labelled(0, {column.key: column for column in turns.c}))
+            .where(turns.c.session_id == session_id, turns.c.turn_id > rows.turns_after(cursor))
+            .order_by(turns.c.turn_id)
+            .limit(limit + 1)
+        )
+        return rows.page_of_turns([row for (row,) in self._read(statement)], limit)
+
+    def rewrite(
+        self,
+        session: SessionState | None = None,
+        messages: Sequence[Message] = (),
+        turns: Sequence[TurnRecord] = (),
+    ) -> int:
+        """See `PersistenceAdapter.rewrite`."""
+        session_row, message_rows, turn_rows = rows.rewritten_rows(session, messages, turns)
+        sessions, stored, remembered = self._tables
+
+        def work(connection: Connection) -> int:
+            done = 0
+            if session_row is not None:
+                row = _decoded(session_row, *rows.REWRITTEN_OF_A_SESSION)
+                mine = and_(sessions.c.id == row["id"], sessions.c.version == row["version"])
+                done += _changed(connection, sessions, mine, row, rows.REWRITTEN_OF_A_SESSION)
+            for message_row in message_rows:
+                row = _decoded(message_row, "tool_calls", "event")
+                mine = and_(stored.c.id == row["id"], stored.c.session_id == row["session_id"])
+                done += _changed(connection, stored, mine, row, rows.REWRITTEN_OF_A_MESSAGE)
+            for turn_row in turn_rows:
+                row = _decoded(turn_row, "result")
+                mine = and_(
+                    remembered.c.session_id == row["session_id"], remembered.c.turn_id == row["turn_id"]
+                )
+                done += _changed(connection, remembered, mine, row, ("result",))
+            return done
+
+        return self._engines.write(work, repeatable=True)
+
     def _explained(
         self, session: SessionState, expected_version: int, turn: TurnRecord | None, *, taken: bool
     ) -> Committed:
@@ -310,6 +354,14 @@ def _beyond(start: list[tuple[ColumnElement[Any], Any]], *, newest: bool) -> Col
         return beyond
     not_before = column <= value if newest else column >= value
     return and_(not_before, or_(beyond, _beyond(rest, newest=newest)))
+
+
+def _changed(
+    connection: Connection, table: Table, mine: ColumnElement[bool], row: rows.Row, names: Sequence[str]
+) -> int:
+    """Change some columns of one row; returns how many rows there were, 1 or 0."""
+    statement = update(table).where(mine).values({table.c[name]: row[name] for name in names})
+    return int(connection.execute(statement).rowcount)
 
 
 def _decoded(row: rows.Row, *names: str) -> rows.Row:

@@ -6,7 +6,7 @@ import sqlite3
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from inturn.errors import ConfigurationError
 from inturn.persistence import rows
@@ -47,6 +47,8 @@ class SQLiteAdapter(PersistenceAdapter):
     `tables` names the tables: `{"sessions": "chat_sessions", "messages": "chat_messages"}`; see
     `inturn.persistence.sql.Tables.named` for what is left out.
     """
+
+    supports_rewriting: ClassVar[bool] = True
 
     def __init__(self, source: str | sqlite3.Connection, *, tables: Mapping[str, str] | None = None) -> None:
         names = Tables.named(tables)
@@ -143,6 +145,30 @@ class SQLiteAdapter(PersistenceAdapter):
                     cursor.execute(self._queries["delete_turns"], parameters)
                     gone.append(session_id)
         return gone
+
+    def find_turns(self, session_id: str, *, cursor: str | None = None, limit: int = 100) -> Page[TurnRecord]:
+        """See `PersistenceAdapter.find_turns`."""
+        rows.check_turns_query(session_id, limit)
+        parameters = {"id": session_id, "after": rows.turns_after(cursor), "limit": limit + 1}
+        with transaction(self._connections, write=False) as connection:
+            found = self._all(connection, "find_turns", parameters)
+        return rows.page_of_turns(found, limit)
+
+    def rewrite(
+        self,
+        session: SessionState | None = None,
+        messages: Sequence[Message] = (),
+        turns: Sequence[TurnRecord] = (),
+    ) -> int:
+        """See `PersistenceAdapter.rewrite`."""
+        session_row, message_rows, turn_rows = rows.rewritten_rows(session, messages, turns)
+        changes = [
+            *(("rewrite_session", row) for row in (session_row,) if row is not None),
+            *(("rewrite_message", row) for row in message_rows),
+            *(("rewrite_turn", row) for row in turn_rows),
+        ]
+        with transaction(self._connections, write=True) as cursor:
+            return sum(cursor.execute(self._queries[name], _encoded(row)).rowcount for name, row in changes)
 
     def _turn(self, cursor: sqlite3.Cursor, session_id: str, turn_id: str) -> TurnRecord | None:
         row = self._one(cursor, "load_turn", {"id": session_id, "turn_id": rows.turn_key(turn_id)})

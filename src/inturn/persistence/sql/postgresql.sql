@@ -154,3 +154,28 @@ DELETE FROM {sessions} AS s
 USING unnest(%(ids)s::text[], %(versions)s::bigint[]) AS target (id, version)
 WHERE s.id = target.id AND (target.version IS NULL OR s.version = target.version)
 RETURNING s.id
+
+-- name: find_turns
+SELECT session_id, turn_id, result, created_at FROM {turns}
+WHERE session_id = %(session_id)s AND turn_id > %(after)s ORDER BY turn_id LIMIT %(limit)s
+
+-- name: rewrite
+WITH s AS (
+    UPDATE {sessions} SET collected_data = %(collected_data)s::jsonb, state = %(state)s::jsonb
+    WHERE id = %(id)s::text AND version = %(version)s::bigint
+    RETURNING 1
+), m AS (
+    UPDATE {messages} AS stored
+    SET content = m.content, name = m.name, tool_calls = m.tool_calls::jsonb, event = m.event::jsonb
+    FROM json_to_recordset(%(messages)s::json) AS m (
+        id text, session_id text, content text, name text, tool_calls text, event text
+    )
+    WHERE stored.id = m.id AND stored.session_id = m.session_id
+    RETURNING 1
+), t AS (
+    UPDATE {turns} AS stored SET result = t.result::jsonb
+    FROM json_to_recordset(%(turns)s::json) AS t (session_id text, turn_id text, result text)
+    WHERE stored.session_id = t.session_id AND stored.turn_id = t.turn_id
+    RETURNING 1
+)
+SELECT (SELECT count(*) FROM s) + (SELECT count(*) FROM m) + (SELECT count(*) FROM t) AS rewritten

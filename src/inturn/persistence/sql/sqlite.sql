@@ -113,3 +113,17 @@ DELETE FROM {messages} WHERE session_id = :id
 
 -- name: delete_turns
 DELETE FROM {turns} WHERE session_id = :id
+
+-- name: find_turns
+SELECT session_id, turn_id, result, created_at FROM {turns}
+WHERE session_id = :id AND turn_id > :after ORDER BY turn_id LIMIT :limit
+
+-- name: rewrite_session
+UPDATE {sessions} SET collected_data = :collected_data, state = :state WHERE id = :id AND version = :version
+
+-- name: rewrite_message
+UPDATE {messages} SET content = :content, name = :name, tool_calls = :tool_calls, event = :event
+WHERE id = :id AND session_id = :session_id
+
+-- name: rewrite_turn
+UPDATE {turns} SET result = :result WHERE session_id = :session_id AND turn_id = :turn_id

@@ -34,6 +34,7 @@ from inturn.testing.conformance.listings import ListingConformance
 from inturn.testing.conformance.loads import LoadConformance
 from inturn.testing.conformance.machine import MachineConformance
 from inturn.testing.conformance.races import RaceConformance
+from inturn.testing.conformance.rewriting import RewritingConformance
 
 __all__ = ["AdapterConformance"]
 
@@ -48,6 +49,7 @@ class AdapterConformance(
     RaceConformance,
     CrashConformance,
     LengthConformance,
+    RewritingConformance,
     MachineConformance,
 ):
     """Every test there is. Needs the fixture `adapter`; `reopen` is optional."""
