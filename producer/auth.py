@@ -11,6 +11,7 @@ from fastapi import Depends, Request
 from fastapi.concurrency import run_in_threadpool
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
+from inturn.audit import act_as
 from inturn.settings import Settings
 
 from .api_keys import ApiKeys
@@ -117,6 +118,7 @@ async def admit(request: Request, credentials: Credentials) -> Caller:
     """Tell who asks, and count the request; raises `Refusal` with 401, 403 or 429."""
     runtime = request.app.state.runtime
     caller: Caller = runtime.gate.identify(request, credentials and credentials.credentials)
+    act_as(caller.name)
     if runtime.limits:
         await run_in_threadpool(runtime.limits.spend, caller.name)
     return caller

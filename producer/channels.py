@@ -11,6 +11,7 @@ from fastapi.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect
 
 from inturn import channels
+from inturn.audit import act_as
 from inturn.channels import Answer, Channel, Incoming
 from inturn.errors import ForgedRequestError, InturnError, InvalidInputError, SessionBusyError
 
@@ -49,6 +50,7 @@ async def receive(name: str, request: Request, web: Web, background: BackgroundT
     def later(call: Callable[[], None]) -> None:
         background.add_task(teller.tell, channel, call)
 
+    act_as(f"channel:{channel.name}")
     answer = await run_in_threadpool(_take, web, channel, webhook, later)
     return Response(answer.body, answer.status, media_type=answer.content_type)
 

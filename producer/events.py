@@ -14,6 +14,7 @@ from fastapi.sse import KEEPALIVE_COMMENT, EventSourceResponse, format_sse_event
 from pydantic import BaseModel
 from starlette.types import Receive, Scope, Send
 
+from inturn.audit import act_as
 from inturn.ids import session_of_turn
 from inturn.turns import Sight
 
@@ -99,6 +100,7 @@ async def events(
         caller = await run_in_threadpool(web.tickets.holder, ticket, turn_id)
         if caller is None:
             raise Refusal(401, "not-signed-in", "the ticket is not for this turn, or too old: get a new one")
+        act_as(caller.name)
     else:
         caller = await admit(request, credentials)
     if last_event_id == LAST_ID:

@@ -16,6 +16,7 @@ from fastapi import FastAPI, Request, Response
 from fastapi.middleware.cors import CORSMiddleware
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
+from inturn.audit import set_actor
 from inturn.channels import list_channels
 from inturn.logs import configure_logging
 from inturn.settings import Settings, load_settings
@@ -73,6 +74,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     settings: Settings = app.state.settings
     configure_logging(settings)
+    set_actor("web")
     runtime = Runtime(settings, app.state.metrics)
     app.state.runtime = runtime
     app.state.client = runtime.client

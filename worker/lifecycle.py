@@ -8,6 +8,7 @@ import structlog
 from celery import signals
 
 from inturn.agent.loading import load_agent
+from inturn.audit import set_actor
 from inturn.channels import list_channels, load_channels
 from inturn.errors import InturnError
 from inturn.logs import configure_logging
@@ -23,6 +24,12 @@ log = structlog.get_logger(__name__)
 @signals.setup_logging.connect
 def _configure_logging(**_: Any) -> None:
     configure_logging(settings)
+
+
+@signals.celeryd_init.connect
+def _name_ourselves(sender: str = "", **_: Any) -> None:
+    # For the audit log; pool processes, forked later, are called the same.
+    set_actor(f"worker:{sender}")
 
 
 @signals.celeryd_init.connect

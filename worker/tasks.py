@@ -12,6 +12,7 @@ from celery.exceptions import BackendStoreError, Ignore, Reject
 from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
 
+from inturn.audit import acting_as
 from inturn.contract import CLEANUP_SESSIONS, DELIVER, RESPOND, SAVE_SESSION, WAKE_SESSIONS
 from inturn.errors import (
     InvalidInputError,
@@ -126,7 +127,8 @@ def deliver(session_id: str) -> None:
 @app.task(name=CLEANUP_SESSIONS)
 def cleanup_sessions(dry_run: bool = False) -> dict[str, Any]:
     """Apply the retention policy; returns the report. Safe to run twice and beside turns."""
-    return clean_up(current_runtime(), dry_run=dry_run).model_dump(mode="json")
+    with acting_as("retention"):
+        return clean_up(current_runtime(), dry_run=dry_run).model_dump(mode="json")
 
 
 @app.task(name=WAKE_SESSIONS)

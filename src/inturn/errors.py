@@ -7,11 +7,13 @@
     ├── InvalidInputError            (ValueError) a value that is refused before anything is written
     ├── SessionError
     │   ├── SessionNotFoundError
+    │   ├── SessionAccessError       the session is not one of the user it is asked for
     │   ├── SessionConflictError     the session moved on since it was loaded        retryable
     │   ├── SessionMigrationError    its state could not be brought to our schema version
     │   └── SessionTooNewError       its state is of a newer schema version          retryable
     ├── StoreError                   the database answered with an error
     │   └── StoreUnavailableError    the database could not be reached               retryable
+    │       └── AuditUnavailableError  the audit log cannot be written               retryable
     ├── MailboxError                 Redis answered with an error
     │   ├── MailboxUnavailableError  Redis could not be reached                      retryable
     │   ├── MailboxFullError         the session has too many waiting turns          retryable
@@ -43,6 +45,7 @@ from typing import Any, ClassVar
 
 __all__ = [
     "AgentDefinitionError",
+    "AuditUnavailableError",
     "ChannelError",
     "ConfigurationError",
     "DeliveryRefusedError",
@@ -59,6 +62,7 @@ __all__ = [
     "OverloadedError",
     "ProviderError",
     "ProviderUnavailableError",
+    "SessionAccessError",
     "SessionBusyError",
     "SessionConflictError",
     "SessionError",
@@ -126,6 +130,18 @@ class SessionNotFoundError(SessionError):
         self.session_id = session_id
 
 
+class SessionAccessError(SessionError):
+    """There is no session with this ID among those of the user that it is asked for.
+
+    Whether it is somebody else's or nobody's is not told; nothing was read or written.
+    """
+
+    def __init__(self, session_id: str, user_id: str | None) -> None:
+        super().__init__(f"user {user_id!r} has no session {session_id!r}")
+        self.session_id = session_id
+        self.user_id = user_id
+
+
 class SessionConflictError(SessionError):
     """The session was changed by somebody else since it was loaded; load it again and repeat.
 
@@ -177,6 +193,13 @@ class StoreUnavailableError(StoreError):
 
     retryable = True
     turn_id: str | None = None
+
+
+class AuditUnavailableError(StoreUnavailableError):
+    """The audit log cannot be written, and without it nothing is read or changed; repeat the call.
+
+    A change that ends so has not happened.
+    """
 
 
 class MailboxError(InturnError):

@@ -207,6 +207,15 @@ class Settings(BaseSettings):
         "`5/second;1000/hour`.",
     )
 
+    audit_log: Path | None = Field(
+        None, description="The directory of the audit log, on a disk that lasts; default: there is none."
+    )
+    audit_key: SecretStr | None = Field(
+        None,
+        min_length=16,
+        description="Seals the audit log, so that nobody without it can forge a record.",
+    )
+
     log_format: str = Field(
         "console", pattern="^(console|json)$", description="`console` for people, `json` for machines."
     )

@@ -403,7 +403,7 @@ class TestMigratorsThatFail:
         )
 
         assert manager.find_session_by_id("s") is None
-        with pytest.raises(SessionError, match="not one of user"):
+        with pytest.raises(SessionError, match="has no session"):
             manager.load("s")
 
 

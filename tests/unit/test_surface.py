@@ -25,6 +25,7 @@ PUBLIC = [
 MADE_OF_ARGUMENTS = {
     "MailboxFullError",
     "OverloadedError",
+    "SessionAccessError",
     "SessionBusyError",
     "SessionConflictError",
     "SessionNotFoundError",
@@ -110,6 +111,7 @@ def test_an_errors_message_is_the_first_paragraph_of_its_docstring(name: str) ->
     "error",
     [
         errors.SessionNotFoundError("s"),
+        errors.SessionAccessError("s", "ann"),
         errors.TurnTimeLimitError(300),
         errors.SessionConflictError("s", 1, 2),
         errors.MailboxFullError("s", 5),

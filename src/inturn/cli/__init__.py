@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import getpass
+import os
 import sys
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
+from inturn.audit import set_actor
 from inturn.errors import InturnError
 
 app = typer.Typer(
@@ -26,6 +29,9 @@ app.add_typer(deliveries, name="deliveries")
 
 turns = typer.Typer(no_args_is_help=True)
 app.add_typer(turns, name="turns", help="The turns that failed: look at them, run them again, drop them.")
+
+audit = typer.Typer(no_args_is_help=True)
+app.add_typer(audit, name="audit", help="The audit log: who read, changed, exported or erased what.")
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
 
@@ -253,6 +259,44 @@ def turns_drop_command(
     raise typer.Exit(run_drop(turn, which, yes=yes, as_json=as_json))
 
 
+AuditDir = Annotated[
+    Path | None, typer.Option("--dir", help="The log's directory; default: INTURN_AUDIT_LOG.")
+]
+
+
+@audit.command("verify", epilog="Example: inturn audit verify --anchor heads.json --json > heads.new.json")
+def audit_verify_command(
+    directory: AuditDir = None,
+    anchor: Annotated[
+        Path | None,
+        typer.Option(help="What an earlier `verify --json` has printed: it must still be found."),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Check that no record was changed, removed, added or moved, and print the head of each chain.
+
+    That the newest records were cut off can be told only against heads which were kept elsewhere: --anchor.
+    Exit code 1: the log is not as it was written, and the first broken place of each chain is named.
+    """
+    from inturn.cli.audit import run_verify
+
+    raise typer.Exit(run_verify(directory, anchor, as_json=as_json))
+
+
+@audit.command("show", epilog="Example: inturn audit show --user ann --since 7d")
+def audit_show_command(
+    session: Annotated[str | None, typer.Option(help="Records of this session.")] = None,
+    user: Annotated[str | None, typer.Option(help="Of this user's sessions, and what they did.")] = None,
+    since: Annotated[str | None, typer.Option(help="Not older than this: 90s, 15min, 2h, 7d.")] = None,
+    directory: AuditDir = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object a line.")] = False,
+) -> None:
+    """Show who did what, in the order in which it was done. It does not verify the log."""
+    from inturn.cli.audit import run_show
+
+    raise typer.Exit(run_show(session, user, since, directory, as_json=as_json))
+
+
 @db.command("upgrade", epilog="Example: DATABASE_URL=postgresql://localhost/chat inturn db upgrade")
 def db_upgrade_command(as_json: Json = False) -> None:
     """Create the tables, or change older ones, also such as other programs have made; nothing is lost.
@@ -282,8 +326,16 @@ def db_check_command(as_json: Json = False) -> None:
 
 def main() -> None:
     """Run the command; an error of ours is one line on standard error, and exit code 2."""
+    set_actor(f"cli:{_operator()}")
     try:
         app()
     except InturnError as error:
         typer.secho(f"inturn: {error}", fg=typer.colors.RED, err=True)
         sys.exit(2)
+
+
+def _operator() -> str:
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError):  # nobody has a name here, as in a container
+        return str(os.getuid())

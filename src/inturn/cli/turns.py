@@ -14,6 +14,7 @@ from rich.table import Table
 
 from inturn.cli.ages import ago, read_age
 from inturn.cli.local import local_settings
+from inturn.cli.text import plain
 from inturn.client import Client
 from inturn.contract import DeadLetter
 from inturn.dead_turns import Retried
@@ -82,9 +83,9 @@ def run_show(turn_id: str, session_id: str | None, *, text: bool, as_json: bool)
     facts |= {"error": error["type"], "why": error["message"], "tries": error["attempts"]}
     for name, value in facts.items():
         if value is not None:
-            console.print(f"{name.replace('_', ' '):15}{_plain(value)}")
+            console.print(f"{name.replace('_', ' '):15}{plain(value, lines=True)}")
     if payload is not None:
-        console.print(f"{'payload':15}{_plain(_readable(payload))}")
+        console.print(f"{'payload':15}{plain(_readable(payload), lines=True)}")
     return 0
 
 
@@ -111,7 +112,7 @@ def run_retry(turn_id: str | None, which: Which, *, as_json: bool) -> int:
         console.print_json(json.dumps({"offered": [_told(each) for each in offered], "kept": _kept(kept)}))
     else:
         if turn_id is not None and offered:
-            console.print(f"asked for, as {_plain(_told(offered[0])['as'])}; it runs behind those that wait")
+            console.print(f"asked for, as {plain(_told(offered[0])['as'])}; it runs behind those that wait")
         elif turn_id is None:
             console.print(f"{len(offered)} of {len(letters)} run again, behind those that wait")
         for error in sorted({str(each.error) for each in kept}):
@@ -179,11 +180,6 @@ def _readable(payload: str) -> str:
         return payload
 
 
-def _plain(text: object) -> str:
-    """The text as nothing but text: it came from anywhere, and a terminal obeys control characters."""
-    return escape("".join(c if c.isprintable() or c == "\n" else f"\\u{ord(c):04x}" for c in str(text)))
-
-
 def _print(console: Console, found: Sequence[DeadLetter]) -> None:
     table = Table()
     for name in ("session", "turn", "kind", "channel", "failed", "tries", "error"):
@@ -191,13 +187,13 @@ def _print(console: Console, found: Sequence[DeadLetter]) -> None:
     now = utcnow()
     for letter in found[-MOST_ROWS:]:
         table.add_row(
-            _plain(letter.session_id),
-            _plain(letter.turn_id),
+            plain(letter.session_id),
+            plain(letter.turn_id),
             letter.kind or "unreadable",
-            _plain(letter.channel or ""),
+            plain(letter.channel or ""),
             ago(now, letter.failed_at),
             str(letter.error.attempts),
-            _plain(f"{letter.error.type}: {letter.error.message}"),
+            plain(f"{letter.error.type}: {letter.error.message}"),
         )
     console.print(table)
     if len(found) > MOST_ROWS:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
         Target,
     )
     from inturn.persistence.archiving import ArchivingAdapter
+    from inturn.persistence.audited import AuditedAdapter
     from inturn.persistence.manager import PersistenceManager
     from inturn.persistence.memory import MemoryAdapter
     from inturn.persistence.mongodb import MongoAdapter
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "ArchivingAdapter": "archiving",
+    "AuditedAdapter": "audited",
     "Committed": "adapter",
     "Loaded": "adapter",
     "MemoryAdapter": "memory",
@@ -56,6 +58,7 @@ _HOMES = {
 
 __all__ = [
     "ArchivingAdapter",
+    "AuditedAdapter",
     "Committed",
     "Loaded",
     "MemoryAdapter",

@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from inturn.contract import Response, TurnResult
-from inturn.errors import InvalidInputError, SessionError
+from inturn.errors import InvalidInputError, SessionAccessError
 from inturn.persistence.adapter import Committed, Loaded, PersistenceAdapter
 from inturn.persistence.conflicts import repeat_on_conflict
 from inturn.persistence.repositories import MessageRepository, SessionRepository
@@ -36,7 +36,8 @@ class PersistenceManager:
     - `auto_save=False`: what a `SessionManager` changes is saved by its `save()` only. The methods here
       always write at once.
     - `user_id`: the manager acts for this user. Sessions it creates are theirs; those of others, or of
-      nobody, are out of its reach: finds return nothing, loads and changes raise a `SessionError`.
+      nobody, are out of its reach: finds return nothing, loads and changes raise `SessionAccessError`. So an
+      agent, or a tool, that is given this manager reaches them neither.
     - `history_window`: the messages that `load` puts into a session's `history`.
     - `schema_version`: the version of what the application keeps in a session, a whole number. New sessions
       get it. One of an older version (None: saved before there was any) goes through
@@ -329,12 +330,17 @@ class PersistenceManager:
         if session.version == 0 and session.user_id is None:
             session = session.model_copy(update={"user_id": self.user_id})
         self._check_user(session)
+        if session.version and self.user_id is not None:
+            # Whose it is, is for the store to say, and not for a state that somebody has made or changed.
+            stored = self._adapter.load(session.id)
+            if stored is not None:
+                self._check_user(stored.session)
         session = self._schema.stamp(session)
         return self._adapter.commit(session, messages, expected_version=session.version, turn=turn)
 
     def _check_user(self, session: SessionState) -> None:
         if not self._sessions.sees(session):
-            raise SessionError(f"session {session.id!r} is not one of user {self.user_id!r}")
+            raise SessionAccessError(session.id, self.user_id)
 
     def __enter__(self) -> Self:
         return self

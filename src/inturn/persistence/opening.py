@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from inturn.audit.log import AuditLog
 from inturn.persistence.adapter import PersistenceAdapter
+from inturn.persistence.audited import AuditedAdapter
 from inturn.persistence.registry import open_adapter
 from inturn.settings import Settings
 
@@ -13,4 +15,10 @@ def open_store(settings: Settings) -> PersistenceAdapter:
     Nothing is connected yet, and nothing created: see `PersistenceAdapter.initialize`. Raises as
     `open_adapter`.
     """
-    return open_adapter(settings.database_url.get_secret_value(), pool_size=settings.database_pool)
+    store = open_adapter(settings.database_url.get_secret_value(), pool_size=settings.database_pool)
+    if settings.audit_log is not None:
+        # Around all else: it knows who asked, and nothing of what is in the store.
+        key = settings.audit_key
+        log = AuditLog(settings.audit_log, key=None if key is None else key.get_secret_value())
+        store = AuditedAdapter(store, log)
+    return store

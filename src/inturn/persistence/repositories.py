@@ -7,7 +7,12 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any, TypeVar
 
-from inturn.errors import InvalidInputError, SessionConflictError, SessionNotFoundError
+from inturn.errors import (
+    InvalidInputError,
+    SessionAccessError,
+    SessionConflictError,
+    SessionNotFoundError,
+)
 from inturn.persistence.adapter import (
     MAX_PAGE,
     Committed,
@@ -66,6 +71,7 @@ class SessionRepository:
         """Save a new session; raises `SessionConflictError` if its ID is taken."""
         if self._user_id is not None and session.user_id is None:
             session = session.model_copy(update={"user_id": self._user_id})
+        self._check(session)
         return self._adapter.commit(self._schema.stamp(session), expected_version=0).session
 
     def find_by_id(self, session_id: str) -> SessionState | None:
@@ -170,7 +176,13 @@ class SessionRepository:
         if session is None:
             raise SessionNotFoundError(session_id)
         version = session.version
-        return self._adapter.commit(session, edit(session) or (), expected_version=version)
+        messages = edit(session) or ()
+        self._check(session)  # it is not given away either
+        return self._adapter.commit(session, messages, expected_version=version)
+
+    def _check(self, session: SessionState) -> None:
+        if not self.sees(session):
+            raise SessionAccessError(session.id, self._user_id)
 
 
 class MessageRepository:
@@ -194,8 +206,11 @@ class MessageRepository:
     def create(self, message: Message) -> Message:
         """Append a message to its session, and return it with its sequence.
 
-        It belongs to the session's user unless it names one. Raises `SessionNotFoundError`.
+        It belongs to the session's user unless it names one. Raises `SessionNotFoundError`, and in a user's
+        repository `SessionAccessError` for a message in another's name.
         """
+        if self._user_id is not None and message.user_id not in (None, self._user_id):
+            raise SessionAccessError(message.session_id, self._user_id)
 
         def edit(session: SessionState) -> list[Message]:
             return [message.model_copy(update={"user_id": message.user_id or session.user_id})]
