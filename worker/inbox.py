@@ -5,12 +5,15 @@ from __future__ import annotations
 import random
 import threading
 import time
+from typing import TYPE_CHECKING
 
 import structlog
 
-from inturn.persistence.inbox import Inbox
 from inturn.turns import Mailbox
 from inturn.turns.overlap import Overlap
+
+if TYPE_CHECKING:
+    from inturn.persistence.inbox import Inbox
 
 log = structlog.get_logger(__name__)
 

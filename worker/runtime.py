@@ -9,11 +9,11 @@ import threading
 import structlog
 from celery import Celery
 
+from inturn.accepting import open_inbox
 from inturn.agent.loading import load_agent
 from inturn.channels import load_channels
 from inturn.errors import StoreError, StoreUnavailableError
 from inturn.persistence import PersistenceManager
-from inturn.persistence.inbox import open_inbox
 from inturn.persistence.opening import open_store
 from inturn.settings import Settings
 from inturn.turns import (

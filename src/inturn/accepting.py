@@ -24,7 +24,7 @@ class Acceptor:
     def __init__(self, mailbox: Mailbox, settings: Settings) -> None:
         self._mailbox = mailbox
         self._most = settings.max_waiting
-        self._inbox = _inbox(settings)
+        self._inbox = open_inbox(settings)
 
     def offer(self, session_id: str, turn_id: str, payload: str, overlap: Overlap = ENQUEUE) -> Offered:
         """Take a turn in, unless its ID is known, or the limits or its policy have it refused.
@@ -83,9 +83,14 @@ class Acceptor:
             self._inbox.close()
 
 
-def _inbox(settings: Settings) -> Inbox | None:
-    if settings.inbox == "redis":
-        return None  # and SQLAlchemy stays out of this process
-    from inturn.persistence.inbox import open_inbox
+def open_inbox(settings: Settings) -> Inbox | None:
+    """The inbox that the settings ask for; None: turns wait in Redis alone.
 
-    return open_inbox(settings)
+    Raises `ConfigurationError` for a database that has no tables, or that is only this process's.
+    """
+    if settings.inbox == "redis":
+        return None
+    from inturn.persistence.inbox import Inbox  # and with it SQLAlchemy, which others do not need
+
+    url = (settings.inbox_url or settings.database_url).get_secret_value()
+    return Inbox(url, pool_size=settings.database_pool)

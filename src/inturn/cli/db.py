@@ -9,7 +9,7 @@ from dataclasses import asdict
 from rich.console import Console
 from rich.markup import escape
 
-from inturn.persistence.inbox import open_inbox
+from inturn.accepting import open_inbox
 from inturn.persistence.schema import SchemaState, current, upgrade
 from inturn.settings import load_settings
 

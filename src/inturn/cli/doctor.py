@@ -17,6 +17,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from inturn.accepting import open_inbox
 from inturn.cli.local import local_settings
 from inturn.cli.processes import application
 from inturn.contract import DELIVERY_QUEUE, TURNS_QUEUE
@@ -228,8 +229,6 @@ def _store(settings: Settings) -> Iterator[Check]:
 
 
 def _inbox(settings: Settings) -> Check:
-    from inturn.persistence.inbox import open_inbox
-
     try:
         inbox = open_inbox(settings)
         assert inbox is not None

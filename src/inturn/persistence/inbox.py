@@ -31,7 +31,6 @@ from inturn.persistence.rows import turn_key
 from inturn.persistence.schema import locked
 from inturn.persistence.sql.sqlalchemy_connections import Duplicate, Engines, LibpqEngine, OwnEngine
 from inturn.session.state import utcnow
-from inturn.settings import Settings
 
 TABLE = "agent_inbox"
 MOST_TURNS = 200
@@ -191,17 +190,6 @@ class Inbox:
     def _read(self, statement: Any, values: dict[str, Any]) -> Sequence[Any]:
         self._prepare()
         return self._engines.read(lambda connection: connection.execute(statement, values).all())
-
-
-def open_inbox(settings: Settings) -> Inbox | None:
-    """The inbox that the settings ask for; None: turns wait in Redis alone.
-
-    Raises `ConfigurationError` for a database that has no tables, or that is only this process's.
-    """
-    if settings.inbox == "redis":
-        return None
-    url = (settings.inbox_url or settings.database_url).get_secret_value()
-    return Inbox(url, pool_size=settings.database_pool)
 
 
 def _engines(url: str, pool_size: int) -> Engines:

@@ -12,10 +12,10 @@ import psycopg
 import pytest
 from redis import Redis
 
-from inturn.accepting import Acceptor
+from inturn.accepting import Acceptor, open_inbox
 from inturn.embedded.ports import free_port
 from inturn.errors import ConfigurationError, MailboxUnavailableError
-from inturn.persistence.inbox import Inbox, open_inbox
+from inturn.persistence.inbox import Inbox
 from inturn.settings import Settings, load_settings
 from inturn.turns import Mailbox
 from inturn.turns.connection import connect
