@@ -43,6 +43,7 @@ class AuditedAdapter(PersistenceAdapter):
         vars(self).update(
             supports_expiry=inner.supports_expiry,
             supports_search=inner.supports_search,
+            supports_rewriting=inner.supports_rewriting,
             durable=inner.durable,
         )
 
@@ -133,6 +134,27 @@ class AuditedAdapter(PersistenceAdapter):
             messages=len(page.items),
         )
         return page
+
+    def find_turns(self, session_id: str, *, cursor: str | None = None, limit: int = 100) -> Page[TurnRecord]:
+        """See `PersistenceAdapter.find_turns`."""
+        page = self.inner.find_turns(session_id, cursor=cursor, limit=limit)
+        self.log.append(kind_of_read(), session_ids=[session_id], call="find_turns", turns=len(page.items))
+        return page
+
+    def rewrite(
+        self,
+        session: SessionState | None = None,
+        messages: Sequence[Message] = (),
+        turns: Sequence[TurnRecord] = (),
+    ) -> int:
+        """See `PersistenceAdapter.rewrite`."""
+        named = [
+            *([] if session is None else [session.id]),
+            *(each.session_id for each in (*messages, *turns)),
+        ]
+        session_ids = list(dict.fromkeys(check_id(session_id) for session_id in named))
+        self.log.append("change", session_ids=session_ids, call="rewrite")
+        return self.inner.rewrite(session, messages, turns)
 
     def delete_sessions(self, targets: Sequence[Target]) -> list[str]:
         """See `PersistenceAdapter.delete_sessions`."""
