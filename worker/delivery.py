@@ -8,7 +8,7 @@ import time
 import structlog
 
 from inturn.contract import DeliveryNote, UnknownPayloadError, decode_note
-from inturn.errors import MailboxError, SessionConflictError, StoreUnavailableError
+from inturn.errors import EncryptionKeyError, MailboxError, SessionConflictError, StoreUnavailableError
 from inturn.session import SessionState
 from inturn.session.state import Delivery, utcnow
 from inturn.turns import Head, Lease
@@ -23,7 +23,7 @@ from .runtime import Runtime, stopping
 
 log = structlog.get_logger(__name__)
 
-BLAMELESS = (StoreUnavailableError, SessionConflictError, UnknownPayloadError)
+BLAMELESS = (StoreUnavailableError, SessionConflictError, EncryptionKeyError, UnknownPayloadError)
 """Errors that say nothing about the delivery: they use up none of its attempts."""
 LONGEST_WITHOUT_CHANNEL = 300.0
 """Seconds between two looks at a delivery whose channel is not set up here."""

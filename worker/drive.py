@@ -20,6 +20,7 @@ from inturn.contract import (
     decode_payload,
 )
 from inturn.errors import (
+    EncryptionKeyError,
     InturnError,
     InvalidInputError,
     MailboxUnavailableError,
@@ -57,6 +58,7 @@ BLAMELESS = (
     UnknownPayloadError,
     SessionMigrationError,
     SessionTooNewError,
+    EncryptionKeyError,
     LeaseLostError,
     OutboxFullError,
 )

@@ -12,6 +12,7 @@
     │   ├── SessionMigrationError    its state could not be brought to our schema version
     │   └── SessionTooNewError       its state is of a newer schema version          retryable
     ├── StoreError                   the database answered with an error
+    │   ├── EncryptionKeyError       our keys do not open what is stored             retryable
     │   └── StoreUnavailableError    the database could not be reached               retryable
     │       └── AuditUnavailableError  the audit log cannot be written               retryable
     ├── MailboxError                 Redis answered with an error
@@ -51,6 +52,7 @@ __all__ = [
     "DeliveryRefusedError",
     "DeliveryUnavailableError",
     "DeliveryUnknownError",
+    "EncryptionKeyError",
     "ForgedRequestError",
     "InturnError",
     "InvalidInputError",
@@ -181,6 +183,32 @@ class SessionTooNewError(SessionError):
 
 class StoreError(InturnError):
     """The database refused an operation."""
+
+
+class EncryptionKeyError(StoreError):
+    """What is stored was sealed with a key that is not in INTURN_ENCRYPTION_KEYS; put the key back.
+
+    Nothing was written, and nothing is lost: with the key the same call succeeds. `key_id` is the key's ID
+    (None: it was sealed by a later release).
+    """
+
+    retryable = True
+
+    def __init__(self, key_id: str | None, session_id: str, *, is_known: bool = False) -> None:
+        if key_id is None:
+            said = "by a later release of inturn; leave it to processes of that release"
+        elif is_known:
+            said = (
+                f"with another key than the {key_id!r} that is in INTURN_ENCRYPTION_KEYS, or was changed "
+                "since; put the right key back under this ID"
+            )
+        else:
+            said = (
+                f"with key {key_id!r}, which is not in INTURN_ENCRYPTION_KEYS; put it back, behind the newest"
+            )
+        super().__init__(f"session {session_id!r} was sealed {said}")
+        self.key_id = key_id
+        self.session_id = session_id
 
 
 class StoreUnavailableError(StoreError):

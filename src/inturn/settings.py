@@ -51,6 +51,12 @@ class Settings(BaseSettings):
         description="Where sessions live: a URL for inturn.persistence.open_adapter.",
     )
     database_pool: int = Field(16, ge=1, description="The most connections of one process to the database.")
+    encryption_keys: SecretStr | None = Field(
+        None,
+        description="Keys by which the store is encrypted: `id:` and the base64 of 32 bytes, the newest "
+        "first, with commas between them; or the path of a file with one a line, or the dotted path of a "
+        "function that gives them. Default: it is not encrypted.",
+    )
     agent: str = Field(
         "examples.booking:agent",
         description="The agent that answers, as a dotted path `package.module:name`.",

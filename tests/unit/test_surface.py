@@ -23,6 +23,7 @@ PUBLIC = [
     "inturn.turns",
 ]
 MADE_OF_ARGUMENTS = {
+    "EncryptionKeyError",
     "MailboxFullError",
     "OverloadedError",
     "SessionAccessError",

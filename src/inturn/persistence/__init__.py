@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     )
     from inturn.persistence.archiving import ArchivingAdapter
     from inturn.persistence.audited import AuditedAdapter
+    from inturn.persistence.encrypted import EncryptedAdapter
     from inturn.persistence.manager import PersistenceManager
     from inturn.persistence.memory import MemoryAdapter
     from inturn.persistence.mongodb import MongoAdapter
@@ -37,6 +38,7 @@ _HOMES = {
     "ArchivingAdapter": "archiving",
     "AuditedAdapter": "audited",
     "Committed": "adapter",
+    "EncryptedAdapter": "encrypted",
     "Loaded": "adapter",
     "MemoryAdapter": "memory",
     "MessageQuery": "adapter",
@@ -60,6 +62,7 @@ __all__ = [
     "ArchivingAdapter",
     "AuditedAdapter",
     "Committed",
+    "EncryptedAdapter",
     "Loaded",
     "MemoryAdapter",
     "MessageQuery",

@@ -1,0 +1,123 @@
+"""EncryptedAdapter: what people said and what was collected is sealed before any store has it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from inturn.keyring import KeyRing
+from inturn.persistence import rows, sealing
+from inturn.persistence.adapter import (
+    Committed,
+    Loaded,
+    MessageQuery,
+    Page,
+    PersistenceAdapter,
+    SessionQuery,
+    Target,
+)
+from inturn.session.state import Message, SessionState, TurnRecord
+
+
+class EncryptedAdapter(PersistenceAdapter):
+    """`inner` keeps everything, and can read of it what has to be found, ordered and counted.
+
+    Sealed are (`inturn.persistence.sealing`)
+
+    - of a session all that was said or collected: `data`, `data_by_route`, `pending`, `journal`, `summary`,
+      `outbox` and `metadata`;
+    - of a message `content`, `name`, `tool_calls` and `event`;
+    - of a turn its result.
+
+    All else stays readable: IDs, also those of users, the agent's name, status, route and step, roles, times,
+    sequences, counts and versions. What was written before there were keys is read as it is, and sealed when
+    it is next written, or by a rotation. With a ring without keys everything passes as it is.
+
+    What cannot be opened raises `EncryptionKeyError`, and as long as it cannot be read it cannot be written
+    over either. It can be deleted: to erase somebody's data must take no key.
+
+    `inner` is closed with this adapter, which owns it.
+    """
+
+    def __init__(self, inner: PersistenceAdapter, keys: KeyRing) -> None:
+        self.inner = inner
+        self.keys = keys
+        # What callers may expect is what the store can do; nobody can search in what it cannot read.
+        vars(self).update(
+            supports_expiry=inner.supports_expiry,
+            supports_search=inner.supports_search and not keys,
+            durable=inner.durable,
+        )
+
+    def initialize(self) -> None:
+        """See `PersistenceAdapter.initialize`."""
+        self.inner.initialize()
+
+    def close(self) -> None:
+        """See `PersistenceAdapter.close`."""
+        self.inner.close()
+
+    def ping(self) -> None:
+        """See `PersistenceAdapter.ping`."""
+        self.inner.ping()
+
+    def load(self, session_id: str, *, last_messages: int = 0, turn_id: str | None = None) -> Loaded | None:
+        """See `PersistenceAdapter.load`."""
+        found = self.inner.load(session_id, last_messages=last_messages, turn_id=turn_id)
+        if found is None:
+            return None
+        return Loaded(
+            sealing.open_session(self.keys, found.session),
+            [sealing.open_message(self.keys, message) for message in found.messages],
+            None if found.turn is None else sealing.open_turn(self.keys, found.turn),
+        )
+
+    def commit(
+        self,
+        session: SessionState,
+        messages: Sequence[Message] = (),
+        *,
+        expected_version: int,
+        turn: TurnRecord | None = None,
+    ) -> Committed:
+        """See `PersistenceAdapter.commit`."""
+        if not self.keys:
+            committed = self.inner.commit(session, messages, expected_version=expected_version, turn=turn)
+            return self._opened(committed) if committed.repeated else committed
+        # As every store begins: what none could keep is refused here, where it can still be seen.
+        saved, numbered = rows.next_commit(session, messages, expected_version, turn)
+        committed = self.inner.commit(
+            sealing.seal_session(self.keys, saved).model_copy(
+                update={"message_count": session.message_count, "updated_at": session.updated_at}
+            ),
+            [sealing.seal_message(self.keys, message) for message in numbered],
+            expected_version=expected_version,
+            turn=None if turn is None else sealing.seal_turn(self.keys, turn),
+        )
+        if committed.repeated:
+            return self._opened(committed._replace(session=session))
+        return Committed(
+            sealing.with_readable_of(saved, committed.session),
+            [
+                message.model_copy(update={"sequence": stored.sequence})
+                for message, stored in zip(numbered, committed.messages, strict=True)
+            ],
+            turn,
+        )
+
+    def find_sessions(self, query: SessionQuery) -> Page[SessionState]:
+        """See `PersistenceAdapter.find_sessions`."""
+        page = self.inner.find_sessions(query)
+        return Page([sealing.open_session(self.keys, session) for session in page.items], page.cursor)
+
+    def find_messages(self, query: MessageQuery) -> Page[Message]:
+        """See `PersistenceAdapter.find_messages`."""
+        page = self.inner.find_messages(query)
+        return Page([sealing.open_message(self.keys, message) for message in page.items], page.cursor)
+
+    def delete_sessions(self, targets: Sequence[Target]) -> list[str]:
+        """See `PersistenceAdapter.delete_sessions`."""
+        return self.inner.delete_sessions(targets)
+
+    def _opened(self, committed: Committed) -> Committed:
+        turn = committed.turn
+        return committed._replace(turn=None if turn is None else sealing.open_turn(self.keys, turn))
