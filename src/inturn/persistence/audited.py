@@ -148,10 +148,9 @@ class AuditedAdapter(PersistenceAdapter):
         turns: Sequence[TurnRecord] = (),
     ) -> int:
         """See `PersistenceAdapter.rewrite`."""
-        named = [
-            *([] if session is None else [session.id]),
-            *(each.session_id for each in (*messages, *turns)),
-        ]
+        named = [] if session is None else [session.id]
+        named += [message.session_id for message in messages]
+        named += [turn.session_id for turn in turns]
         session_ids = list(dict.fromkeys(check_id(session_id) for session_id in named))
         self.log.append("change", session_ids=session_ids, call="rewrite")
         return self.inner.rewrite(session, messages, turns)
