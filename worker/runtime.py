@@ -12,6 +12,7 @@ from celery import Celery
 from inturn.accepting import open_inbox
 from inturn.agent.loading import load_agent
 from inturn.channels import load_channels
+from inturn.contract import DELIVERY_QUEUE, TURNS_QUEUE
 from inturn.errors import StoreError, StoreUnavailableError
 from inturn.persistence import PersistenceManager
 from inturn.persistence.opening import open_store
@@ -28,7 +29,7 @@ from inturn.turns import (
     Sweeper,
 )
 from inturn.turns.connection import connect
-from inturn.turns.publishing import publish_delivery, publish_turn
+from inturn.turns.publishing import count_messages, publish_delivery, publish_turn
 
 from .inbox import InboxKeeper
 from .results import Results
@@ -66,7 +67,13 @@ class Runtime:
         self.redis = connect(settings)
         self.mailbox = Mailbox(self.redis, settings)
         self.heartbeat = Heartbeat(self.mailbox, settings.renew_seconds)
-        self.sweeper = Sweeper(self.mailbox, self.wake, settings.sweep_seconds, unless=lambda: stopping)
+        self.sweeper = Sweeper(
+            self.mailbox,
+            self.wake,
+            settings.sweep_seconds,
+            unless=lambda: stopping,
+            queued=lambda: count_messages(app, TURNS_QUEUE),
+        )
         self.dead_letters = DeadLetters(self.redis, settings)
         self.deliveries = Deliveries(self.redis, settings)
         self.out_heartbeat = Heartbeat(self.deliveries.mailbox, settings.renew_seconds)
@@ -75,6 +82,7 @@ class Runtime:
             self.wake_delivery,
             settings.sweep_seconds,
             unless=lambda: stopping,
+            queued=lambda: count_messages(app, DELIVERY_QUEUE),
             name="deliveries",
         )
         self.budget = ModelBudget(self.redis, settings)

@@ -214,10 +214,11 @@ class Mailbox:
         if failure is not None:
             raise failure
 
-    def sweep(self, *, limit: int = 100) -> Iterator[Kicked]:
+    def sweep(self, *, limit: int = 100, backlog: bool = False) -> Iterator[Kicked]:
         """Claim the overdue sessions, `limit` of each bucket at a time, until none is left.
 
-        What is yielded has been claimed by this call alone and wants its message published. Where a node of a
+        `backlog`: many messages wait in the broker, so sessions that were woken before are left alone for a
+        while. What is yielded has been claimed by this call alone and wants its message published. Where a node of a
         cluster is away, that is raised once the buckets of the others are done.
         """
         buckets: list[str] = self._keys.indexes
@@ -227,7 +228,7 @@ class Mailbox:
             failure = next((due for due in found if isinstance(due, MailboxError)), failure)
             found = [[] if isinstance(due, MailboxError) else due for due in found]
             sessions = [session for due in found for session in due]
-            args = (self._grace_ms, LONGEST_WAIT_MS)
+            args = (self._grace_ms, LONGEST_WAIT_MS, int(backlog))
             kicks = [("kick", self._keys.of_session(session), (session, *args)) for session in sessions]
             for session, reply in zip(sessions, self._scripts.pipeline_each(kicks), strict=True):
                 if isinstance(reply, MailboxError):

@@ -36,6 +36,15 @@ def publish_turn(app: Celery, session_id: str, turn_id: str, *, urgent: bool = F
     )
 
 
+def count_messages(app: Celery, queue: str) -> int:
+    """How many messages of a queue wait in the broker; 0 where it does not say."""
+    try:
+        with app.pool.acquire(block=True) as connection:
+            return int(connection.default_channel.queue_declare(queue, passive=True).message_count)
+    except Exception:  # whatever the transport is: without an answer nobody waits longer
+        return 0
+
+
 def publish_delivery(app: Celery, session_id: str, *, urgent: bool = False) -> None:
     """Send the task `deliver` for the session; it names nothing else. Raises as `publish_turn`."""
     app.send_task(

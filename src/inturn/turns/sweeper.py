@@ -17,14 +17,19 @@ Wake = Callable[[Kicked], None]
 """Publishes the message of a session's head turn, urgently after a crash."""
 
 
+BACKLOG = 100
+"""Messages in the broker, beyond which one that seems lost is likely to be among them."""
+
+
 class Sweeper:
     """Finds sessions whose owner died (at once, urgently) and whose message was lost (after the grace time).
 
     It runs in every worker process rather than in beat, because it is what makes a lossy broker safe, and
     must not have a single point of failure. Sweeping costs two pipelines, however many sessions wait, and a
     third where the number of turns in all is limited: with each sweep that number is looked at.
-    A process that is about to end leaves it to the others: `unless` is asked before each sweep. `name` tells
-    in the log what waits in the mailboxes.
+    A process that is about to end leaves it to the others: `unless` is asked before each sweep. `queued` says
+    how many messages wait in the broker: if they are many, a session is not soon woken again. `name` tells in
+    the log what waits in the mailboxes.
     """
 
     def __init__(
@@ -34,6 +39,7 @@ class Sweeper:
         every: float,
         *,
         unless: Callable[[], object] = lambda: False,
+        queued: Callable[[], int] = lambda: 0,
         name: str = "turns",
     ) -> None:
         self._mailbox = mailbox
@@ -41,6 +47,7 @@ class Sweeper:
         self._wake = wake
         self._every = every
         self._unless = unless
+        self._queued = queued
         self._stopped = threading.Event()
         self._thread: threading.Thread | None = None
 
@@ -64,7 +71,7 @@ class Sweeper:
         self._mailbox.pressure.look()
         woken = 0
         failure: Exception | None = None
-        for kicked in self._mailbox.sweep():
+        for kicked in self._mailbox.sweep(backlog=self._queued() > BACKLOG):
             if failure is None:
                 try:
                     self._wake(kicked)

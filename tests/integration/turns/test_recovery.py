@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from inturn.embedded.valkey import EmbeddedValkey
 from inturn.settings import load_settings
 from inturn.turns import Kicked, Mailbox, Sweeper
 from inturn.turns.connection import connect
+from inturn.turns.keys import Keys
 from inturn.turns.lease import create_token
 from tests.waiting import wait_until
 
@@ -92,3 +93,47 @@ def commands_of(redis: Redis) -> Counter[str]:
     ours = {key.removeprefix("cmdstat_"): int(stat["calls"]) for key, stat in stats.items()}
     asking = {name for name in ours if name.startswith(("config", "info", "client", "hello", "script"))}
     return Counter({name: calls for name, calls in ours.items() if name not in asking})
+
+
+@pytest.mark.leaves_keys("*")
+def test_a_session_is_woken_again_soon_after_a_crash_and_not_while_many_messages_wait(
+    make_mailbox: Callable[..., Mailbox], redis_client: Redis, key_prefix: str
+) -> None:
+    mailbox = make_mailbox(grace_seconds=1000)
+    keys = Keys(key_prefix).of_session("s")
+    mailbox.offer("s", "t", "")
+
+    def due_in() -> float:
+        score: Any = redis_client.zscore(keys[0], "s")
+        seconds, microseconds = redis_client.time()  # type: ignore[misc]
+        return score / 1000 - seconds - microseconds / 1e6
+
+    def wait_and_sweep(*, backlog: bool) -> list[Kicked]:
+        redis_client.zadd(keys[0], {"s": 1})
+        return list(mailbox.sweep(backlog=backlog))
+
+    begun = mailbox.begin("s", "t", create_token())
+    assert begun.head is not None
+    redis_client.hset(keys[3], "until", 1)
+    assert wait_and_sweep(backlog=True) == [Kicked("s", "t", True)], "what has crashed is woken at once"
+    assert 200 < due_in() <= 250
+    assert wait_and_sweep(backlog=False) == [Kicked("s", "t", False)], "that message may be lost as well"
+    assert 450 < due_in() <= 500
+    assert [len(wait_and_sweep(backlog=True)) for _ in range(6)] == [0, 0, 1, 0, 0, 1]
+    assert mailbox.begin("s", "t", create_token()).outcome == "ok"
+    assert wait_and_sweep(backlog=True) == []
+    redis_client.hset(keys[3], "until", 1)
+    assert wait_and_sweep(backlog=True) == [Kicked("s", "t", True)], "who has begun has counted anew"
+
+
+@pytest.mark.leaves_keys("*")
+def test_a_wake_up_that_could_not_be_sent_counts_for_nothing(
+    make_mailbox: Callable[..., Mailbox], redis_client: Redis, key_prefix: str
+) -> None:
+    mailbox = make_mailbox(grace_seconds=1000)
+    keys = Keys(key_prefix).of_session("s")
+    mailbox.offer("s", "t", "")
+    for _ in range(3):
+        redis_client.zadd(keys[0], {"s": 1})
+        (kicked,) = mailbox.sweep(backlog=True)
+        mailbox.unkick(kicked, delay=60)

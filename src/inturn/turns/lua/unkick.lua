@@ -14,7 +14,10 @@ local held = redis.call('HMGET', KEYS[4], 'owner', 'wakes')
 if held[1] or not redis.call('ZSCORE', KEYS[1], ARGV[1]) then
   return 0
 end
-if tonumber(held[2] or 0) > 0 then
+local wakes = tonumber(held[2] or 0)
+if wakes == 1 or wakes == -1 then
+  redis.call('HDEL', KEYS[4], 'wakes') -- it was the first one
+elseif wakes ~= 0 then
   redis.call('HINCRBY', KEYS[4], 'wakes', -1)
 end
 redis.call('ZADD', KEYS[1], 'XX', now + tonumber(ARGV[2]), ARGV[1])
