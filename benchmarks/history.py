@@ -99,7 +99,7 @@ def measure(store: Store, window: int, rounds: int) -> Result:
                 session_id = sessions[size].take()
                 # Whoever has been used more often would be warmer in every cache on the way.
                 store.adapter.load(session_id, last_messages=window)
-                load, commit = _turn(store.adapter, session_id, window)
+                load, commit = take_turn(store.adapter, session_id, window)
                 if number >= WARM_UP:
                     loads[size].append(load)
                     commits[size].append(commit)
@@ -117,7 +117,7 @@ def measure(store: Store, window: int, rounds: int) -> Result:
     return Result(store.name, store.server, window, store.measured, base, round(ratio, 3), costs)
 
 
-def _turn(adapter: PersistenceAdapter, session_id: str, window: int) -> tuple[float, float]:
+def take_turn(adapter: PersistenceAdapter, session_id: str, window: int) -> tuple[float, float]:
     """Take one turn; the microseconds of its load and of its commit."""
     turn_id = create_turn_id(session_id)
     begun = time.perf_counter_ns()
@@ -143,7 +143,7 @@ def _bytes(store: Store, sessions: dict[int, Sessions], window: int) -> dict[int
         for size in SIZES:
             session_id = sessions[size].take()
             before = store.counter()
-            _turn(store.counted, session_id, window)
+            take_turn(store.counted, session_id, window)
             counts[size].append(store.counter() - before)
     return {size: statistics.median(some) for size, some in counts.items()}
 

@@ -12,6 +12,7 @@ from inturn.contract import (
     DELIVERY_QUEUE,
     MAINTENANCE_QUEUE,
     PRIORITY_NORMAL,
+    ROTATE_KEYS,
     TURNS_QUEUE,
     WAKE_SESSIONS,
 )
@@ -38,6 +39,7 @@ def celery_config(settings: Settings) -> dict[str, Any]:
             DELIVER: {"queue": DELIVERY_QUEUE},
             CLEANUP_SESSIONS: {"queue": MAINTENANCE_QUEUE},
             WAKE_SESSIONS: {"queue": MAINTENANCE_QUEUE},
+            ROTATE_KEYS: {"queue": MAINTENANCE_QUEUE},
         },
         # Kombu on Redis serves 0 first, and unset is 0: ordinary work must leave room for recovery.
         "task_default_priority": PRIORITY_NORMAL,

@@ -13,7 +13,7 @@ from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
 
 from inturn.audit import acting_as
-from inturn.contract import CLEANUP_SESSIONS, DELIVER, RESPOND, SAVE_SESSION, WAKE_SESSIONS
+from inturn.contract import CLEANUP_SESSIONS, DELIVER, RESPOND, ROTATE_KEYS, SAVE_SESSION, WAKE_SESSIONS
 from inturn.errors import (
     InvalidInputError,
     MailboxError,
@@ -30,6 +30,7 @@ from .celery import app
 from .delivery import deliver_all
 from .drive import drive
 from .retention import clean_up
+from .rotation import go_on
 from .runtime import Runtime, current_runtime
 
 log = structlog.get_logger(__name__)
@@ -129,6 +130,12 @@ def cleanup_sessions(dry_run: bool = False) -> dict[str, Any]:
     """Apply the retention policy; returns the report. Safe to run twice and beside turns."""
     with acting_as("retention"):
         return clean_up(current_runtime(), dry_run=dry_run).model_dump(mode="json")
+
+
+@app.task(name=ROTATE_KEYS)
+def rotate_keys() -> dict[str, Any]:
+    """Go on with sealing all that is stored with the newest key; returns how far it is. Safe to run twice."""
+    return go_on(current_runtime()).model_dump(mode="json")
 
 
 @app.task(name=WAKE_SESSIONS)

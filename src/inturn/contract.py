@@ -25,6 +25,7 @@ CLEANUP_SESSIONS: Final = "cleanup_sessions"
 WAKE_SESSIONS: Final = "wake_sessions"
 DELIVER: Final = "deliver"
 CANARY: Final = "canary"
+ROTATE_KEYS: Final = "rotate_keys"
 
 TURNS_QUEUE: Final = "turns"
 MAINTENANCE_QUEUE: Final = "maintenance"

@@ -14,17 +14,13 @@ import binascii
 import re
 import secrets
 from collections.abc import Iterator, Mapping
-from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import Self
 
 from pydantic import SecretStr
 
 from inturn.errors import ConfigurationError, EncryptionKeyError
 from inturn.loading import load_path
-
-if TYPE_CHECKING:
-    from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 KEY_BYTES = 32
 _NONCE_BYTES = 12
@@ -52,6 +48,13 @@ class KeyRing:
                 )
             if not isinstance(key, bytes) or len(key) != KEY_BYTES:
                 raise ConfigurationError(f"{_WHERE}: key {key_id!r} has not {KEY_BYTES} bytes; {_FORM}")
+
+        if self._keys:
+            # Not above: a process without keys needs no cryptography.
+            from inturn.ciphers import InvalidTag, cipher_of
+
+            self._cipher_of = cipher_of
+            self._refused = (InvalidTag, ValueError)
 
     @classmethod
     def read(cls, setting: SecretStr | None) -> Self:
@@ -87,37 +90,38 @@ class KeyRing:
 
     def seal(self, plain: bytes, session_id: str, *place: str) -> str:
         """Seal `plain` with the first key, for this session and place."""
-        key_id = self.ids[0]
+        key_id, key = next(iter(self._keys.items()))
         nonce = secrets.token_bytes(_NONCE_BYTES)
-        sealed = _cipher(self._keys[key_id], session_id).encrypt(
-            nonce, plain, _bound_to(key_id, session_id, place)
-        )
-        return f"{_VERSION}:{key_id}:{base64.b64encode(nonce + sealed).decode()}"
+        sealed = self._cipher_of(key, session_id).encrypt(nonce, plain, _bound_to(key_id, session_id, place))
+        return f"{_VERSION}:{key_id}:{binascii.b2a_base64(nonce + sealed, newline=False).decode()}"
 
     def open(self, sealed: str, session_id: str, *place: str) -> bytes:
         """Open what was sealed for this session and place.
 
         Raises `EncryptionKeyError` if its key is not here, or is not the one that it was sealed with.
         """
-        from cryptography.exceptions import InvalidTag
-
-        key_id = key_id_of(sealed)
-        key = None if key_id is None else self._keys.get(key_id)
-        if key_id is None or key is None:
-            raise EncryptionKeyError(key_id, session_id)
+        key_id, encoded = _parts(sealed)
+        key = self._keys.get(key_id)
+        if key is None:
+            raise EncryptionKeyError(key_id or None, session_id)
         try:
-            raw = base64.b64decode(sealed.rpartition(":")[2], validate=True)
-            return _cipher(key, session_id).decrypt(
-                raw[:_NONCE_BYTES], raw[_NONCE_BYTES:], _bound_to(key_id, session_id, place)
-            )
-        except (InvalidTag, ValueError):
+            raw = binascii.a2b_base64(encoded, strict_mode=True)
+            cipher, bound = self._cipher_of(key, session_id), _bound_to(key_id, session_id, place)
+            return cipher.decrypt(raw[:_NONCE_BYTES], raw[_NONCE_BYTES:], bound)
+        except self._refused:
             raise EncryptionKeyError(key_id, session_id, is_known=True) from None
 
 
 def key_id_of(sealed: object) -> str | None:
     """The ID of the key of a sealed value; None: this is not one, or one of a later release."""
-    parts = sealed.split(":") if isinstance(sealed, str) else []
-    return parts[1] if len(parts) == 3 and parts[0] == _VERSION else None
+    return (_parts(sealed)[0] or None) if isinstance(sealed, str) else None
+
+
+def _parts(sealed: str) -> tuple[str, str]:
+    """The key's ID and what is encoded; no ID if this is no sealed value of ours."""
+    version, _, rest = sealed.partition(":")
+    key_id, colon, encoded = rest.partition(":")
+    return (key_id, encoded) if version == _VERSION and colon else ("", "")
 
 
 def create_key(key_id: str) -> str:
@@ -174,18 +178,3 @@ def _unreadable(why: str) -> ConfigurationError:
 def _bound_to(key_id: str, session_id: str, place: tuple[str, ...]) -> bytes:
     # No part may contain NUL, so the text can be read in one way only.
     return "\0".join((_VERSION, key_id, session_id, *place)).encode()
-
-
-def _cipher(key: bytes, session_id: str) -> AESGCM:
-    from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-
-    return AESGCM(_derived(key, session_id))
-
-
-@lru_cache(maxsize=4096)
-def _derived(key: bytes, session_id: str) -> bytes:
-    from cryptography.hazmat.primitives.hashes import SHA256
-    from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
-
-    info = b"inturn session\0" + session_id.encode()
-    return HKDFExpand(algorithm=SHA256(), length=KEY_BYTES, info=info).derive(key)

@@ -33,6 +33,9 @@ app.add_typer(turns, name="turns", help="The turns that failed: look at them, ru
 audit = typer.Typer(no_args_is_help=True)
 app.add_typer(audit, name="audit", help="The audit log: who read, changed, exported or erased what.")
 
+keys = typer.Typer(no_args_is_help=True)
+app.add_typer(keys, name="keys", help="The keys by which the store is encrypted.")
+
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
 
 
@@ -322,6 +325,41 @@ def db_check_command(as_json: Json = False) -> None:
     from inturn.cli.db import run_check
 
     raise typer.Exit(run_check(as_json=as_json))
+
+
+@keys.command("new", epilog="Example: inturn keys new 2027-01")
+def keys_new_command(
+    key_id: Annotated[
+        str | None, typer.Argument(help="The key's ID; today's date without it.", metavar="ID")
+    ] = None,
+) -> None:
+    """Print a new key, as INTURN_ENCRYPTION_KEYS takes it. It is kept nowhere: keep it safe."""
+    from inturn.cli.keys import run_new
+
+    raise typer.Exit(run_new(key_id))
+
+
+@keys.command("rotate", epilog="Example: inturn keys rotate")
+def keys_rotate_command(as_json: Json = False) -> None:
+    """Seal everything in the store with the first key of INTURN_ENCRYPTION_KEYS, also what is not encrypted.
+
+    May be stopped and repeated at any time, and turns may run meanwhile. Exit code 1: something could not be
+    opened.
+    """
+    from inturn.cli.keys import run_rotate
+
+    raise typer.Exit(run_rotate(as_json=as_json))
+
+
+@keys.command("status", epilog="Example: inturn keys status --json")
+def keys_status_command(as_json: Json = False) -> None:
+    """Count what each key has sealed, and say which may be removed. It reads all that is stored.
+
+    Exit code 1: a key is missing that something was sealed with.
+    """
+    from inturn.cli.keys import run_status
+
+    raise typer.Exit(run_status(as_json=as_json))
 
 
 def main() -> None:

@@ -23,7 +23,8 @@ from inturn.cli.processes import application
 from inturn.contract import DELIVERY_QUEUE, TURNS_QUEUE
 from inturn.errors import ConfigurationError, InturnError, MailboxError, MissingDriverError, StoreError
 from inturn.ids import create_session_id
-from inturn.persistence import PersistenceAdapter, Target, open_adapter
+from inturn.persistence import PersistenceAdapter, Target
+from inturn.persistence.opening import open_store
 from inturn.session import create_session
 from inturn.session.state import create_message
 from inturn.settings import Settings
@@ -193,15 +194,16 @@ def _worker(answers: dict[str, set[str]]) -> Check:
 
 
 def _store(settings: Settings) -> Iterator[Check]:
-    url = settings.database_url.get_secret_value()
     place = _place(settings.database_url)
     try:
-        adapter = open_adapter(url, pool_size=settings.database_pool)
+        adapter = open_store(settings)
     except MissingDriverError as error:
         yield Check("store", "failed", str(error), "install what it names, in the environment of the worker")
         return
     except ConfigurationError as error:
-        yield Check("store", "failed", str(error), "set DATABASE_URL to a URL that open_adapter takes")
+        yield Check(
+            "store", "failed", str(error), "set what it names; DATABASE_URL is a URL that open_adapter takes"
+        )
         return
     with contextlib.closing(adapter):
         try:

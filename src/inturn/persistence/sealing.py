@@ -10,16 +10,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Any, TypeVar
+from typing import Any
 
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
 from inturn.errors import EncryptionKeyError, StoreError
 from inturn.keyring import KeyRing, key_id_of
 from inturn.persistence import rows
 from inturn.session.state import Message, SessionState, TurnRecord
-
-M = TypeVar("M", bound=BaseModel)
 
 MARK = "$enc"
 
@@ -45,7 +43,6 @@ READABLE = frozenset(
 """The fields of a session that stay as they are. Any other is sealed, also one that is yet to come."""
 
 _SEALED = frozenset(SessionState.model_fields) - READABLE - {"history"}
-_OF_A_MESSAGE = ("content", "name", "tool_calls", "event")
 
 
 def seal_session(keys: KeyRing, session: SessionState) -> SessionState:
@@ -67,7 +64,13 @@ def open_session(keys: KeyRing, session: SessionState) -> SessionState:
         return session
     plain = _read(keys, sealed, session.id, "session")
     hidden = {name: plain["state"][name] for name in _SEALED & plain["state"].keys()}
-    return _made(SessionState, session, {**_empty(), **hidden, "data": plain["data"]})
+    try:
+        return SessionState.model_validate({**session.__dict__, **_empty(), **hidden, "data": plain["data"]})
+    except ValidationError as error:
+        faults = "; ".join(
+            f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors(include_input=False)
+        )
+        raise StoreError(f"what was sealed of session {session.id!r} cannot be read: {faults}") from None
 
 
 def seal_message(keys: KeyRing, message: Message) -> Message:
@@ -88,7 +91,8 @@ def open_message(keys: KeyRing, message: Message) -> Message:
     if sealed is None:
         return message
     plain = _read(keys, sealed, *_place(message))
-    return _made(Message, message, {name: plain[name] for name in _OF_A_MESSAGE})
+    # Nobody without the key can have changed it since it was valid.
+    return message.model_copy(update=plain)
 
 
 def seal_turn(keys: KeyRing, turn: TurnRecord) -> TurnRecord:
@@ -104,7 +108,7 @@ def open_turn(keys: KeyRing, turn: TurnRecord) -> TurnRecord:
     if sealed is None:
         return turn
     result = _read(keys, sealed, turn.session_id, "turn", rows.turn_key(turn.turn_id))
-    return _made(TurnRecord, turn, {"result": result})
+    return turn.model_copy(update={"result": result})
 
 
 def sealed_in(stored: SessionState | Message | TurnRecord) -> str | None:
@@ -152,13 +156,3 @@ def _read(keys: KeyRing, sealed: str, *place: str) -> dict[str, Any]:
     except (ValueError, RecursionError):
         raise StoreError(f"what was sealed of session {place[0]!r} cannot be read") from None
     return plain
-
-
-def _made(model: type[M], stored: M, fields: Mapping[str, Any]) -> M:
-    try:
-        return model.model_validate({**stored.__dict__, **fields})
-    except ValidationError as error:
-        faults = "; ".join(
-            f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors(include_input=False)
-        )
-        raise StoreError(f"a stored {model.__name__} that was sealed cannot be read: {faults}") from None

@@ -18,6 +18,7 @@ and the index that says which sessions wait, is in one slot of a Redis Cluster a
 | `<prefix>:{b}:s:<session>:<turn>` | stream | the text of a turn's reply as it comes; each entry's ID is `<fence>-<number>`. The session's ID is percent-encoded |
 | `<prefix>:{b}:u:<session>` | string | whose turns a new session takes, as JSON (`null`: nobody's), until the store knows it |
 | `<prefix>:canary:<id>` | list | which workers have answered a canary |
+| `<prefix>:rotation` | string | how far the rotation of keys has come, as JSON |
 | `<prefix>:ticket:<hash>` | string | the turn whose events a ticket of the web API opens |
 | `<prefix>:{budget}:requests:<seconds>`, `...:tokens:...` | hash | how much of the model was used, by slices of a window of so many seconds; see lua/spend.lua. With `:<tenant>` behind it: by one tenant, percent-encoded |
 | `<prefix>:{budget}:closed` | string | the model has asked for a pause; expires with it |
@@ -90,6 +91,11 @@ class Keys:
     def of_canary(self, canary_id: str) -> str:
         """The answers to a canary."""
         return f"{self._prefix}:canary:{canary_id}"
+
+    @property
+    def rotation(self) -> str:
+        """How far the rotation of keys has come."""
+        return f"{self._prefix}:rotation"
 
     @property
     def limits(self) -> str:
