@@ -3,103 +3,224 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from datetime import datetime
+from collections.abc import Callable, Sequence
+from functools import cached_property
 from typing import Literal
 
 import structlog
-from pydantic import BaseModel
 
-from inturn.errors import SessionConflictError
-from inturn.persistence import SessionQuery, Target
+from inturn.channels import list_channels
+from inturn.contract import CLEANUP_SESSIONS, MAINTENANCE_QUEUE
+from inturn.errors import InvalidInputError, SessionConflictError
+from inturn.persistence import MessageQuery, Page, SessionQuery, Target
+from inturn.persistence.exporting import SessionExport
+from inturn.retention import STAGES, RetentionReport, RetentionRun, Stage, channel_of
 from inturn.session import SessionState
 from inturn.session.state import Status, utcnow
+from inturn.turns.retention_runs import RetentionRuns
+from inturn.turns.traces import Traces
 
-from .runtime import Runtime
+from .runtime import Runtime, stopping
 
 log = structlog.get_logger(__name__)
 
-BATCH = 200
+PAGE = 200
+"""Sessions that are looked at at once; a run that ends goes on with the page in which it was."""
+BATCH = 25
+"""Sessions that are deleted in one transaction: with 20 messages each, that takes milliseconds."""
+REST = 2.0
+"""How long a run rests after each batch, in times of what the batch took: turns need the database too."""
 BUDGET_SECONDS = 60.0
+"""How long one task is at work, below the broker's visibility time-out; the next one goes on."""
 
-
-class RetentionReport(BaseModel):
-    """What one run did, or with `dry_run` would have done.
-
-    `abandoned` counts idle active sessions that were marked, `deleted` sessions that went, by status,
-    `skipped` those that were due and busy; `finished` is False if the time was over before the work.
-    """
-
-    abandoned: int = 0
-    deleted: dict[Literal["completed", "abandoned"], int] = {"completed": 0, "abandoned": 0}
-    skipped: int = 0
-    dry_run: bool = False
-    finished: bool = True
+_STATUS: dict[Stage, Status] = {"completed": "completed", "abandoned": "abandoned", "idle": "active"}
 
 
 def clean_up(runtime: Runtime, *, dry_run: bool = False) -> RetentionReport:
-    """Apply the policy of the settings once; run again, it goes on where it stopped.
+    """Apply the policy of the settings for a while; what is left is asked for in a task of its own.
 
     A session with a waiting turn or delivery stays, and one whose user wants no more messages (see
     `Channel.may_send`), and one that changed since it was selected: deletion is bound to the version that was
-    seen.
+    seen. If another process is at work, nothing is done, and its report so far is returned.
     """
-    report = RetentionReport(dry_run=dry_run)
-    deadline = time.monotonic() + BUDGET_SECONDS
-    statuses: tuple[Literal["completed", "abandoned"], ...] = ("completed", "abandoned")
-    for status in statuses:
-        older_than = utcnow() - runtime.settings.retention[status]
-        for batch in _batches(runtime, status, older_than, report, deadline):
-            if dry_run:
-                report.deleted[status] += len(batch)
-                continue
-            gone = runtime.adapter.delete_sessions([Target(session.id, session.version) for session in batch])
-            runtime.dead_letters.remove_sessions(gone)
-            report.deleted[status] += len(gone)
-            report.skipped += len(batch) - len(gone)
-    older_than = utcnow() - runtime.settings.idle
-    for batch in _batches(runtime, "active", older_than, report, deadline):
-        for session in batch:
-            if dry_run or _abandon(runtime, session):
-                report.abandoned += 1
-            else:
-                report.skipped += 1
-    log.info("retention", **report.model_dump())
+    runtime.prepare_store()
+    if dry_run:
+        return _Work(runtime, RetentionRun(report=RetentionReport(dry_run=True)), None).go_on()
+    runs = RetentionRuns(runtime.redis, runtime.settings)
+    with runs.alone() as save:
+        run = runs.unfinished() or RetentionRun()
+        if save is None:
+            return run.report
+        report = _Work(runtime, run, save).go_on()
+        if report.finished:
+            runs.end(report)
+    log.info("retention", **report.model_dump(mode="json"))
+    if not report.finished:
+        runtime.app.send_task(CLEANUP_SESSIONS, queue=MAINTENANCE_QUEUE, ignore_result=True)
     return report
 
 
-def _batches(
-    runtime: Runtime, status: Status, older_than: datetime, report: RetentionReport, deadline: float
-) -> Iterator[list[SessionState]]:
-    cursor: str | None = None
-    while True:
-        if time.monotonic() > deadline:
-            report.finished = False
-            return
-        page = runtime.adapter.find_sessions(
-            SessionQuery(status=status, older_than=older_than, order="oldest", cursor=cursor, limit=BATCH)
+class _Work:
+    """One task's part of a run; without `save` it changes nothing."""
+
+    def __init__(
+        self, runtime: Runtime, run: RetentionRun, save: Callable[[RetentionRun], None] | None
+    ) -> None:
+        self._runtime = runtime
+        self._adapter = runtime.adapter
+        self._run = run
+        self._report = run.report
+        self._save = save
+        self._policy = runtime.settings.retention_policy
+        self._traces = Traces(runtime.redis, runtime.settings, runtime.app)
+        self._channels = list_channels(runtime.channels)
+        self._deadline = time.monotonic() + BUDGET_SECONDS
+
+    @cached_property
+    def _export(self) -> SessionExport | None:
+        place = self._runtime.settings.retention_export
+        return None if place is None else SessionExport(place)
+
+    def go_on(self) -> RetentionReport:
+        self._forget_doomed()
+        while not self._is_over():
+            if not self._next_page():
+                break
+            self._note()
+        return self._report
+
+    def _next_page(self) -> bool:
+        """Do the next page; False: it was not done to its end, or it was the last one of all."""
+        stage = self._run.stage
+        page = self._find(stage)
+        due, skipped = self._due(stage, page.items)
+        done = self._abandon(due) if stage == "idle" else self._delete(stage, due)
+        if not done:
+            return False
+        self._report.skipped += skipped
+        self._run.cursor = page.cursor
+        if page.cursor is None:
+            following = STAGES[STAGES.index(stage) + 1 :]
+            if not following:
+                self._report.finished = True
+                return False
+            self._run.stage = following[0]
+        return True
+
+    def _find(self, stage: Stage) -> Page[SessionState]:
+        least = self._policy.least(stage)
+        if least is None:
+            return Page([])
+        query = SessionQuery(
+            status=_STATUS[stage],
+            older_than=self._report.started_at - least,
+            order="oldest",
+            cursor=self._run.cursor,
+            limit=PAGE,
         )
-        ids = [session.id for session in page.items]
-        busy = runtime.mailbox.waiting(ids) | runtime.deliveries.mailbox.waiting(ids)
-        if runtime.inbox is not None:
-            busy |= runtime.inbox.among(ids)
+        try:
+            return self._adapter.find_sessions(query)
+        except InvalidInputError:
+            if query.cursor is None:
+                raise
+            # It is of another store, or of another release.
+            self._run.cursor = None
+            return self._find(stage)
+
+    def _due(self, stage: Stage, sessions: Sequence[SessionState]) -> tuple[list[SessionState], int]:
+        """Those of a page that are to go, and how many are old and stay."""
+        old = [session for session in sessions if self._is_old(stage, session)]
+        ids = [session.id for session in old]
+        busy = self._runtime.mailbox.waiting(ids) | self._runtime.deliveries.mailbox.waiting(ids)
+        if self._runtime.inbox is not None:
+            busy |= self._runtime.inbox.among(ids)
         # Who has said STOP must not be written to again because what they said was forgotten.
-        busy |= {
-            session.id
-            for session in page.items
-            if any(channel.may_send(session) for channel in runtime.channels.values())
-        }
-        report.skipped += len(busy)
-        yield [session for session in page.items if session.id not in busy]
-        cursor = page.cursor
-        if cursor is None:
-            return
+        channels = self._runtime.channels.values()
+        busy |= {session.id for session in old if any(channel.may_send(session) for channel in channels)}
+        return [session for session in old if session.id not in busy], len(busy)
 
+    def _is_old(self, stage: Stage, session: SessionState) -> bool:
+        age = self._policy.age(stage, session.agent_name, channel_of(session, self._channels))
+        return age is not None and session.updated_at < self._report.started_at - age
 
-def _abandon(runtime: Runtime, session: SessionState) -> bool:
-    session.set_status("abandoned")
-    try:
-        runtime.adapter.commit(session, expected_version=session.version)
-    except SessionConflictError:
-        return False
-    return True
+    def _delete(self, stage: Literal["completed", "abandoned"], due: Sequence[SessionState]) -> bool:
+        report = self._report
+        if self._save is None:
+            report.deleted[stage] += len(due)
+            report.messages += sum(session.message_count for session in due)
+            return True
+        if not due:
+            return True
+        if self._export is not None:
+            self._export.write(self._adapter, due)
+            report.exported += len(due)
+        self._run.doomed = {session.id: self._turns(session) for session in due}
+        self._note()
+        gone: set[str] = set()
+        done = 0
+        for start in range(0, len(due), BATCH):
+            if start and self._is_over():
+                break
+            started = time.monotonic()
+            some = due[start : start + BATCH]
+            gone |= set(
+                self._adapter.delete_sessions([Target(session.id, session.version) for session in some])
+            )
+            done += len(some)
+            self._rest(started)
+        self._traces.forget({session_id: self._run.doomed[session_id] for session_id in gone})
+        self._run.doomed = {}
+        report.deleted[stage] += len(gone)
+        report.messages += sum(session.message_count for session in due if session.id in gone)
+        if done < len(due):
+            return False
+        report.skipped += len(due) - len(gone)
+        return True
+
+    def _abandon(self, due: Sequence[SessionState]) -> bool:
+        for session in due:
+            if self._save is not None:
+                if self._is_over():
+                    return False
+                started = time.monotonic()
+                session.set_status("abandoned")
+                try:
+                    self._adapter.commit(session, expected_version=session.version)
+                except SessionConflictError:
+                    self._report.skipped += 1
+                    continue
+                self._rest(started)
+            self._report.abandoned += 1
+        return True
+
+    def _turns(self, session: SessionState) -> list[str]:
+        """The turns of a session whose streams and results may still be there; of old ones there are none."""
+        if (utcnow() - session.updated_at).total_seconds() > self._traces.seconds:
+            return []
+        turns: dict[str, None] = dict.fromkeys(session.outbox)
+        cursor: str | None = None
+        while True:
+            page = self._adapter.find_messages(MessageQuery(session_id=session.id, cursor=cursor, limit=1000))
+            turns |= {message.turn_id: None for message in page.items if message.turn_id is not None}
+            if (cursor := page.cursor) is None:
+                return list(turns)
+
+    def _forget_doomed(self) -> None:
+        """End what a process has left that died between the store and Redis."""
+        doomed = self._run.doomed
+        gone = [session_id for session_id in doomed if self._adapter.load(session_id) is None]
+        self._traces.forget({session_id: doomed[session_id] for session_id in gone})
+        if gone and self._run.stage != "idle":
+            self._report.deleted[self._run.stage] += len(gone)
+        self._run.doomed = {}
+
+    def _note(self) -> None:
+        self._report.changed_at = utcnow()
+        if self._save is not None:
+            self._save(self._run)
+
+    def _rest(self, started: float) -> None:
+        time.sleep(min(1.0, REST * (time.monotonic() - started)))
+
+    def _is_over(self) -> bool:
+        return time.monotonic() > self._deadline or bool(stopping)

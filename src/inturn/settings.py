@@ -17,6 +17,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from inturn.contract import OverlapPolicy
 from inturn.errors import ConfigurationError
+from inturn.retention import Policy, read_policy
 
 Seconds = Annotated[float, Field(gt=0)]
 
@@ -56,6 +57,11 @@ class Settings(BaseSettings):
         description="Keys by which the store is encrypted: `id:` and the base64 of 32 bytes, the newest "
         "first, with commas between them; or the path of a file with one a line, or the dotted path of a "
         "function that gives them. Default: it is not encrypted.",
+    )
+    encrypt_redis: bool = Field(
+        False,
+        description="Whether turns that wait, dead letters and results are encrypted as well, with the same "
+        "keys.",
     )
     agent: str = Field(
         "examples.booking:agent",
@@ -138,6 +144,16 @@ class Settings(BaseSettings):
     completed_days: float = Field(30.0, gt=0, description="Age at which completed sessions are deleted.")
     abandoned_days: float = Field(7.0, gt=0, description="Age at which abandoned sessions are deleted.")
     idle_days: float = Field(30.0, gt=0, description="Idle time after which an active session is abandoned.")
+    retention: str = Field(
+        "",
+        description="How long sessions are kept instead, also those of one agent or channel: rules such as "
+        "`completed=90d, agent:support completed=1d, channel:sms idle=never`.",
+    )
+    retention_export: str | None = Field(
+        None,
+        description="A directory, or a URL such as `s3://bucket/folder`, where sessions are written before "
+        "retention deletes them; default: they are not.",
+    )
     cleanup_seconds: Seconds = Field(3600.0, description="How often beat asks for retention.")
 
     openai_api_key: SecretStr | None = Field(
@@ -239,6 +255,15 @@ class Settings(BaseSettings):
         return self
 
     @model_validator(mode="after")
+    def _check_encryption(self) -> Settings:
+        if self.encrypt_redis and self.encryption_keys is None:
+            raise ValueError(
+                "INTURN_ENCRYPTION_KEYS must be set where INTURN_ENCRYPT_REDIS is true; `inturn keys new` "
+                "prints a key"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _check_cluster(self) -> Settings:
         if not self.redis_cluster:
             return self
@@ -267,6 +292,11 @@ class Settings(BaseSettings):
                 )
         return self
 
+    @model_validator(mode="after")
+    def _check_retention(self) -> Settings:
+        read_policy(self.retention, {})
+        return self
+
     def overlap_on(self, channel: str | None) -> OverlapPolicy:
         """The policy for messages of a channel."""
         policies = _by_channel("overlap", self.overlap)
@@ -290,17 +320,16 @@ class Settings(BaseSettings):
         return (self.result_backend or self.redis_url).get_secret_value()
 
     @cached_property
-    def retention(self) -> dict[str, timedelta]:
-        """Age at which sessions of a status are deleted."""
-        return {
-            "completed": timedelta(days=self.completed_days),
-            "abandoned": timedelta(days=self.abandoned_days),
-        }
-
-    @cached_property
-    def idle(self) -> timedelta:
-        """Idle time after which an active session is abandoned."""
-        return timedelta(days=self.idle_days)
+    def retention_policy(self) -> Policy:
+        """How old sessions become, and what becomes of them then."""
+        return read_policy(
+            self.retention,
+            {
+                "completed": timedelta(days=self.completed_days),
+                "abandoned": timedelta(days=self.abandoned_days),
+                "idle": timedelta(days=self.idle_days),
+            },
+        )
 
 
 def _by_channel(name: str, text: str) -> dict[str | None, str]:

@@ -36,6 +36,9 @@ app.add_typer(audit, name="audit", help="The audit log: who read, changed, expor
 keys = typer.Typer(no_args_is_help=True)
 app.add_typer(keys, name="keys", help="The keys by which the store is encrypted.")
 
+retention = typer.Typer(invoke_without_command=True)
+app.add_typer(retention, name="retention")
+
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
 
 
@@ -360,6 +363,37 @@ def keys_status_command(as_json: Json = False) -> None:
     from inturn.cli.keys import run_status
 
     raise typer.Exit(run_status(as_json=as_json))
+
+
+@retention.callback(epilog="Example: inturn retention --last 5")
+def retention_command(
+    context: typer.Context,
+    last: Annotated[int, typer.Option(min=1, help="So many runs.")] = 10,
+    as_json: Json = False,
+) -> None:
+    """List the last runs of retention, the newest first: what was deleted, what was abandoned, what stayed.
+
+    The last 100 runs are kept for 90 days.
+    """
+    if context.invoked_subcommand is None:
+        from inturn.cli.retention import run_show
+
+        raise typer.Exit(run_show(last, as_json=as_json))
+
+
+@retention.command("run", epilog="Example: inturn retention run --dry-run")
+def retention_run_command(
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Count only, and change nothing.")] = False,
+    timeout: Annotated[float, typer.Option(help="Seconds to wait while nothing gets on.")] = 90.0,
+    as_json: Json = False,
+) -> None:
+    """Have a worker apply the retention policy now, and print what it did.
+
+    May be stopped at any time: workers go on with the run. Exit code 3: no worker got on with it.
+    """
+    from inturn.cli.retention import run_now
+
+    raise typer.Exit(run_now(timeout, dry_run=dry_run, as_json=as_json))
 
 
 def main() -> None:

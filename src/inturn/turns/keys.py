@@ -19,6 +19,9 @@ and the index that says which sessions wait, is in one slot of a Redis Cluster a
 | `<prefix>:{b}:u:<session>` | string | whose turns a new session takes, as JSON (`null`: nobody's), until the store knows it |
 | `<prefix>:canary:<id>` | list | which workers have answered a canary |
 | `<prefix>:rotation` | string | how far the rotation of keys has come, as JSON |
+| `<prefix>:{retention}` | string | how far a run of retention has come, as JSON; expires |
+| `<prefix>:{retention}:lock` | string | that one is at work; expires |
+| `<prefix>:{retention}:reports` | list | what the last runs did, as JSON, the newest first; expires |
 | `<prefix>:ticket:<hash>` | string | the turn whose events a ticket of the web API opens |
 | `<prefix>:{budget}:requests:<seconds>`, `...:tokens:...` | hash | how much of the model was used, by slices of a window of so many seconds; see lua/spend.lua. With `:<tenant>` behind it: by one tenant, percent-encoded |
 | `<prefix>:{budget}:closed` | string | the model has asked for a pause; expires with it |
@@ -96,6 +99,21 @@ class Keys:
     def rotation(self) -> str:
         """How far the rotation of keys has come."""
         return f"{self._prefix}:rotation"
+
+    @property
+    def retention(self) -> str:
+        """How far a run of retention has come."""
+        return f"{self._prefix}:{{retention}}"
+
+    @property
+    def retention_lock(self) -> str:
+        """That a run of retention is at work."""
+        return f"{self.retention}:lock"
+
+    @property
+    def retention_reports(self) -> str:
+        """What the last runs of retention did."""
+        return f"{self.retention}:reports"
 
     @property
     def limits(self) -> str:

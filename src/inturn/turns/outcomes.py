@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -47,6 +47,14 @@ class Outcomes:
             pipe.xtrim(self._key, minid=int(time.time() - KEEP_SECONDS) * 1000, approximate=False)
             pipe.expire(self._key, KEEP_SECONDS)
             pipe.execute()
+
+    def remove_sessions(self, session_ids: Iterable[str]) -> None:
+        """Forget what is known of the deliveries of sessions, which have been deleted."""
+        ids = set(session_ids)
+        with redis_errors():
+            found: Any = self._redis.xrange(self._key)
+            if gone := [entry_id for entry_id, fields in found if fields["session"] in ids]:
+                self._redis.xdel(self._key, *gone)
 
     def read(self) -> Iterator[DeliveryView]:
         """What each of them came to last, but for those that have safely arrived in the end."""

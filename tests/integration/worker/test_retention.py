@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -10,19 +13,25 @@ import pytest
 from celery import Celery
 
 from inturn.client import Client
-from inturn.contract import WAKE_SESSIONS
+from inturn.contract import WAKE_SESSIONS, DeadLetter, TurnFault
+from inturn.errors import StoreUnavailableError, TurnFailedError
 from inturn.persistence import PersistenceAdapter, SessionQuery
+from inturn.persistence.exporting import read_export
+from inturn.retention import RetentionReport, RetentionRun
 from inturn.session import create_session
-from inturn.session.state import Status, utcnow
+from inturn.session.state import Delivery, Status, utcnow
 from inturn.settings import Settings
-from inturn.turns import Deliveries, Mailbox
+from inturn.turns import DeadLetters, Deliveries, Mailbox
 from inturn.turns.connection import connect
+from inturn.turns.retention_runs import RetentionRuns
 from tests.agents import read_journal
 from tests.integration.worker.conftest import StartWorker
+from tests.nodes import clean_environment
 from tests.waiting import wait_until
 
 pytestmark = pytest.mark.process
 
+MAIN = "from inturn.cli import main; main()"
 # Ages are seconds here: what counts is older or younger, not how much.
 SOON = {
     "INTURN_COMPLETED_DAYS": str(2 / 86_400),
@@ -63,14 +72,17 @@ def test_old_sessions_go_by_their_status_and_idle_ones_are_abandoned(
     assert len(ids(store)) == 8, "a dry run changes nothing"
     report = client.cleanup_sessions().get(timeout=30)
 
-    assert report == {
+    counts = {
         "abandoned": 1,
         "deleted": {"completed": 5, "abandoned": 0},
+        "messages": 0,
+        "exported": 0,
         "skipped": 0,
-        "dry_run": False,
         "finished": True,
     }
-    assert planned == {**report, "dry_run": True}
+    assert {name: report[name] for name in counts} == counts
+    assert {name: planned[name] for name in counts} == counts
+    assert (report["dry_run"], planned["dry_run"]) == (False, True)
     assert ids(store) == {"abandoned": "abandoned", "idle": "abandoned", "new": "completed"}
 
 
@@ -142,3 +154,181 @@ def test_waking_by_hand_finds_what_the_broker_lost(
 
         assert wait_until(woken) == 1
     assert client.handle("s", "1").get(timeout=30).message == "you said: hi"
+
+
+def test_sessions_of_an_agent_and_of_a_channel_have_ages_of_their_own(
+    start_worker: StartWorker, client: Client, store: PersistenceAdapter
+) -> None:
+    start_worker(
+        **SOON, INTURN_RETENTION="agent:support completed=1h, channel:sms completed=never, abandoned=1s"
+    )
+    for session_id, agent, status in (
+        ("booking", "booking", "completed"),
+        ("support", "support", "completed"),
+        ("sms:AC1:+1:+2", "booking", "completed"),
+        ("given-up", "booking", "abandoned"),
+    ):
+        session = create_session(session_id, agent_name=agent)
+        session.set_status(status)  # type: ignore[arg-type]
+        store.commit(session, expected_version=0)
+    age(store)
+
+    report = client.cleanup_sessions().get(timeout=30)
+
+    assert (report["deleted"], report["skipped"]) == ({"completed": 1, "abandoned": 1}, 0)
+    assert sorted(ids(store)) == ["sms:AC1:+1:+2", "support"]
+
+
+def test_sessions_that_stay_hide_none_behind_them(
+    start_worker: StartWorker, client: Client, store: PersistenceAdapter
+) -> None:
+    start_worker(**SOON, INTURN_RETENTION="agent:support completed=1h")
+    for number in range(450):
+        session = create_session(f"{number:03}", agent_name="booking" if number == 449 else "support")
+        session.set_status("completed")
+        store.commit(session, expected_version=0)
+    age(store)
+
+    report = client.cleanup_sessions().get(timeout=60)
+
+    assert report["deleted"]["completed"] == 1
+    assert store.load("449") is None
+    assert store.load("448") is not None
+
+
+def test_what_redis_knows_of_a_session_goes_with_it(
+    start_worker: StartWorker, client: Client, store: PersistenceAdapter, turn_settings: Settings
+) -> None:
+    start_worker(**SOON, INTURN_MAX_ATTEMPTS="1")
+    for session_id in ("old", "new"):
+        handle = client.respond(session_id, f"marker {session_id}", stream=True)
+        assert "marker" in handle.get(timeout=30).message
+        failing = client.respond(session_id, f"refused marker {session_id}")
+        with pytest.raises(TurnFailedError):
+            failing.get(timeout=30)
+    with connect(turn_settings) as redis:
+        outcomes = Deliveries(redis, turn_settings).outcomes
+        for session_id in ("old", "new"):
+            outcomes.note(session_id, f"{session_id}:1", Delivery(channel="slack", state="unknown"))
+        client.save_session("old", status="completed").get(timeout=30)
+        age(store)
+
+        report = client.cleanup_sessions().get(timeout=30)
+
+        assert report["deleted"]["completed"] == 1
+        kept = everything(redis)
+        assert [view.session_id for view in outcomes.read()] == ["new"]
+    assert not [key for key, text in kept.items() if "marker old" in text]
+    assert not [key for key in kept if "old" in key and ":d:old" not in key], (
+        "but for the IDs of what is done"
+    )
+    assert len([key for key, text in kept.items() if "marker new" in text]) >= 3, "others keep theirs"
+    assert [letter.session_id for letter in client.dead.find()] == ["new"]
+
+
+def test_sessions_are_exported_before_they_are_deleted(
+    start_worker: StartWorker, client: Client, store: PersistenceAdapter, tmp_path: Path
+) -> None:
+    start_worker(**SOON, INTURN_RETENTION_EXPORT=str(tmp_path / "exports"))
+    client.respond("s", "hello").get(timeout=30)
+    client.save_session("s", status="completed", data={"name": "Zoë"}).get(timeout=30)
+    age(store)
+
+    report = client.cleanup_sessions().get(timeout=30)
+
+    assert (report["deleted"]["completed"], report["exported"], report["messages"]) == (1, 1, 2)
+    assert not ids(store)
+    (path,) = (tmp_path / "exports").iterdir()
+    (exported,) = read_export(path)
+    assert exported.session.data == {"name": "Zoë"}
+    assert [message.content for message in exported.messages] == ["hello", "you said: hello"]
+
+
+def test_where_no_export_can_be_written_nothing_is_deleted(
+    start_worker: StartWorker, client: Client, store: PersistenceAdapter, tmp_path: Path
+) -> None:
+    (tmp_path / "file").touch()
+    start_worker(**SOON, INTURN_RETENTION_EXPORT=str(tmp_path / "file"))
+    old_session(store, "s", "completed")
+    age(store)
+
+    with pytest.raises(StoreUnavailableError, match="INTURN_RETENTION_EXPORT"):
+        client.cleanup_sessions().get(timeout=30)
+    assert list(ids(store)) == ["s"]
+
+
+def test_a_run_goes_on_where_another_process_died(
+    start_worker: StartWorker, client: Client, store: PersistenceAdapter, turn_settings: Settings
+) -> None:
+    start_worker(**SOON)
+    for number in range(3):
+        old_session(store, f"s{number}", "completed")
+    age(store)
+    first = store.find_sessions(SessionQuery(order="oldest", limit=1))
+    with connect(turn_settings) as redis:
+        letters = DeadLetters(redis, turn_settings)
+        letters.put(dead_letter("gone"), "what was said")
+        runs = RetentionRuns(redis, turn_settings)
+        with runs.alone() as save:
+            assert save is not None
+            report = RetentionReport(abandoned=7)
+            save(RetentionRun(report=report, cursor=first.cursor, doomed={"gone": ["gone:1"]}))
+
+            busy = client.cleanup_sessions().get(timeout=30)
+            assert (busy["abandoned"], busy["finished"], len(ids(store))) == (7, False, 3)
+        ended = client.cleanup_sessions().get(timeout=30)
+
+        assert ended["deleted"] == {"completed": 3, "abandoned": 0}, (
+            "one that was gone, and two behind the first"
+        )
+        assert (ended["abandoned"], ended["finished"]) == (7, True)
+        assert list(ids(store)) == ["s0"], "the page before was done"
+        assert list(letters.letters()) == []
+        assert runs.unfinished() is None
+        assert [each.model_dump(mode="json") for each in runs.reports()] == [ended]
+
+
+def test_the_command_runs_retention_and_shows_what_was_done(
+    start_worker: StartWorker, store: PersistenceAdapter, worker_env: dict[str, str]
+) -> None:
+    start_worker(**SOON)
+    old_session(store, "s", "completed")
+    age(store)
+
+    def run(*arguments: str) -> Any:
+        command = [sys.executable, "-c", MAIN, "retention", *arguments, "--json"]
+        done = subprocess.run(
+            command, env={**clean_environment(), **worker_env}, capture_output=True, text=True, timeout=120
+        )
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout)
+
+    assert run() == {"runs": []}
+    assert run("run", "--dry-run")["deleted"] == {"completed": 1, "abandoned": 0}
+    assert list(ids(store)) == ["s"]
+    report = run("run")
+    assert (report["deleted"], report["finished"]) == ({"completed": 1, "abandoned": 0}, True)
+    assert run() == {"runs": [report]}, "a dry run is not kept"
+
+
+def dead_letter(session_id: str) -> DeadLetter:
+    return DeadLetter(
+        session_id=session_id,
+        turn_id=f"{session_id}:1",
+        kind="respond",
+        error=TurnFault(type="ProviderError", message=""),
+        failed_at=utcnow(),
+    )
+
+
+def everything(redis: Any) -> dict[str, str]:
+    """All that Redis holds, as text."""
+    read = {
+        "string": redis.get,
+        "hash": redis.hgetall,
+        "list": lambda key: redis.lrange(key, 0, -1),
+        "set": redis.smembers,
+        "zset": lambda key: redis.zrange(key, 0, -1),
+        "stream": redis.xrange,
+    }
+    return {key: str(read[redis.type(key)](key)) for key in redis.scan_iter()}

@@ -1,0 +1,120 @@
+"""`inturn retention`: what the last runs have done, and one more."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+
+from rich.console import Console
+from rich.progress import Progress, SpinnerColumn, TextColumn
+from rich.table import Table
+
+from inturn.cli.ages import ago
+from inturn.cli.local import local_settings
+from inturn.client import Client
+from inturn.retention import RetentionReport
+from inturn.session.state import utcnow
+from inturn.settings import Settings
+from inturn.turns.connection import connect
+from inturn.turns.retention_runs import RetentionRuns
+
+POLL_SECONDS = 0.3
+
+
+def run_show(last: int, *, as_json: bool) -> int:
+    """Print the run that is not done yet, and the last reports. Returns the exit code."""
+    console = Console(highlight=False)
+    settings = local_settings()
+    with connect(settings) as redis:
+        runs = RetentionRuns(redis, settings)
+        current, reports = runs.unfinished(), runs.reports()[:last]
+    if current is not None:
+        reports.insert(0, current.report)
+    if as_json:
+        console.print_json(json.dumps({"runs": [report.model_dump(mode="json") for report in reports]}))
+    elif reports:
+        _print(console, reports)
+    else:
+        console.print("retention has not run yet; beat asks for it, or `inturn retention run`")
+    return 0
+
+
+def run_now(timeout: float, *, dry_run: bool, as_json: bool) -> int:
+    """Have a worker run it, to its end, and print the report. Returns the exit code."""
+    console, errors = Console(highlight=False), Console(stderr=True)
+    settings = local_settings()
+    columns = SpinnerColumn(), TextColumn("{task.description}")
+    with Progress(*columns, console=errors, transient=True, disable=as_json) as progress:
+        task = progress.add_task("waiting for a worker")
+        report = _run(settings, timeout, dry_run, lambda text: progress.update(task, description=text))
+    if report is None:
+        errors.print(
+            f"no worker got on with it for {timeout:g} seconds; it goes on by itself once one does",
+            style="red",
+        )
+        return 3
+    if as_json:
+        console.print_json(report.model_dump_json())
+    else:
+        _print(console, [report])
+    return 0
+
+
+def _run(
+    settings: Settings, timeout: float, dry_run: bool, tell: Callable[[str], None]
+) -> RetentionReport | None:
+    """The report of a run once all of it is done; None if nothing happens for so many seconds."""
+    with Client(settings) as client, connect(settings) as redis:
+        runs = RetentionRuns(redis, settings)
+        asked = utcnow()
+        result = client.cleanup_sessions(dry_run=dry_run)
+        heard, last = time.monotonic(), None
+        while time.monotonic() - heard < timeout:
+            if result.ready():
+                report = RetentionReport.model_validate(result.get(timeout=timeout))
+                if report.finished or dry_run:
+                    return report
+                # It was the first task of several, or another run was at work, whose end is as good.
+                ended = next((each for each in runs.reports() if each.changed_at >= asked), None)
+                if ended is not None:
+                    return ended
+            run = runs.unfinished()
+            if run is not None and run.report.changed_at != last:
+                heard, last = time.monotonic(), run.report.changed_at
+                tell(f"{run.stage}: {_done(run.report)}")
+            time.sleep(POLL_SECONDS)
+    return None
+
+
+def _done(report: RetentionReport) -> str:
+    return (
+        f"{sum(report.deleted.values()):,} sessions deleted, {report.abandoned:,} abandoned, "
+        f"{report.skipped:,} stayed"
+    )
+
+
+def _print(console: Console, reports: list[RetentionReport]) -> None:
+    table = Table()
+    table.add_column("begun")
+    table.add_column("took")
+    for name in ("completed", "abandoned", "messages", "exported", "now abandoned", "stayed"):
+        table.add_column(name, justify="right")
+    table.add_column("")
+    now = utcnow()
+    for report in reports:
+        counts = (
+            *report.deleted.values(),
+            report.messages,
+            report.exported,
+            report.abandoned,
+            report.skipped,
+        )
+        notes = ["dry run"] * report.dry_run + ["not done yet"] * (not report.finished)
+        table.add_row(
+            f"{ago(now, report.started_at)} ago",
+            ago(report.changed_at, report.started_at),
+            *(f"{count:,}" for count in counts),
+            ", ".join(notes),
+        )
+    console.print(table)
