@@ -12,6 +12,7 @@ import secrets
 import sys
 
 from flower.views.monitor import Metrics
+from kombu.transport.redis import QoS
 from tornado.options import options
 from tornado.web import HTTPError, authenticated
 
@@ -42,3 +43,7 @@ if not (options.basic_auth or options.auth) and not _is_for_this_machine(options
 # Flower itself closes its API to whoever shows nothing, and leaves its metrics open to all.
 Metrics.prepare = _closed
 Metrics.get = authenticated(Metrics.get)
+
+# Whoever listens to Redis by way of kombu gives back messages that workers have held for too long. Flower
+# only watches, and need not have the right to write to the queues.
+QoS.restore_visible = lambda *_, **__: None
