@@ -1,6 +1,6 @@
 # What people and CI call. Each command sets up all it needs in .venv and .cache; only Python >= 3.11 is needed.
 .DEFAULT_GOAL := help
-.PHONY: help demo test faults dev bench check format setup clean
+.PHONY: help demo test faults dev bench check audit format setup clean
 
 bin := .venv/bin
 ARGS ?=
@@ -34,6 +34,9 @@ check: setup ## format, lint, types, import rules, lock file
 	$(bin)/pyright
 	$(bin)/lint-imports
 	sh scripts/uv lock --check
+
+audit: ## known holes in what the lock file names; asks osv.dev, so it needs the network (ARGS=--service-url=... asks a mirror)
+	@sh scripts/uv audit --frozen $(ARGS)
 
 format: setup ## put the code into shape
 	$(bin)/ruff format .
