@@ -11,7 +11,9 @@ from celery import Celery, current_task
 from celery.app.task import Context
 
 from inturn.contract import RESPOND, SAVE_SESSION, TurnResult
+from inturn.envelopes import Envelopes
 from inturn.errors import InturnError, TurnFailedError
+from inturn.settings import Settings
 
 log = structlog.get_logger(__name__)
 
@@ -22,8 +24,9 @@ class Results:
     That a turn had no message of its own (it waited behind another) makes no difference.
     """
 
-    def __init__(self, app: Celery) -> None:
+    def __init__(self, app: Celery, settings: Settings) -> None:
         self._app = app
+        self._envelopes = Envelopes.of(settings)
         self._backend: Any = app.backend
         self.consumer: Any = None
         """Celery's consumer, where it is in the same process (threads, gevent)."""
@@ -33,7 +36,10 @@ class Results:
         error = None
         if result.error is not None:
             error = TurnFailedError(f"{result.error.type}: {result.error.message}")
-        self._store(result.turn_id, error or result.model_dump(mode="json"))
+        value = result.model_dump(mode="json")
+        self._store(
+            result.turn_id, error or self._envelopes.seal_result(result.session_id, result.turn_id, value)
+        )
         if not own or error is not None:
             self._tell(result, error, runtime)
 

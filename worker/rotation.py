@@ -6,7 +6,7 @@ import structlog
 from pydantic import BaseModel, ValidationError
 
 from inturn.errors import ConfigurationError
-from inturn.keyring import KeyRing
+from inturn.keyring import key_ring
 from inturn.persistence import open_adapter
 from inturn.persistence.rotation import rotate
 from inturn.turns.keys import Keys
@@ -39,7 +39,7 @@ class RotationReport(BaseModel):
 def go_on(runtime: Runtime) -> RotationReport:
     """Seal with the newest key what is not, for about two minutes; run again, it goes on where it stopped."""
     settings = runtime.settings
-    keys = KeyRing.read(settings.encryption_keys)
+    keys = key_ring(settings.encryption_keys)
     if not keys:
         raise ConfigurationError("there are no keys to encrypt with; set INTURN_ENCRYPTION_KEYS")
     place = Keys(settings.key_prefix).rotation

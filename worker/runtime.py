@@ -87,7 +87,7 @@ class Runtime:
         )
         self.budget = ModelBudget(self.redis, settings)
         self.streams = StreamWriter(Streams(self.redis, settings))
-        self.results = Results(app)
+        self.results = Results(app, settings)
         self.time_limit = TimeLimit(settings.turn_seconds)
         self.agent = load_agent(settings.agent)
         self.channels = load_channels(settings)

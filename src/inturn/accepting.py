@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import astuple
 from typing import TYPE_CHECKING, Literal
 
+from inturn.envelopes import Envelopes
 from inturn.errors import MailboxUnavailableError
 from inturn.settings import Settings
 from inturn.turns.mailbox import Mailbox, Offered
@@ -93,4 +94,4 @@ def open_inbox(settings: Settings) -> Inbox | None:
     from inturn.persistence.inbox import Inbox  # and with it SQLAlchemy, which others do not need
 
     url = (settings.inbox_url or settings.database_url).get_secret_value()
-    return Inbox(url, pool_size=settings.database_pool)
+    return Inbox(url, pool_size=settings.database_pool, envelopes=Envelopes.of(settings))

@@ -119,7 +119,7 @@ class Client:
         self._acceptor = Acceptor(self._mailbox, self.settings)
         self._streams = Streams(self._redis, self.settings)
         self._deliveries = Deliveries(self._redis, self.settings)
-        self._results = Results(self._app)
+        self._results = Results(self._app, self.settings)
         self.dead = DeadTurns(DeadLetters(self._redis, self.settings), self.settings, self._offer)
         """The turns that failed: to look at, to run again, or to drop."""
 

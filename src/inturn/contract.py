@@ -37,6 +37,8 @@ PRIORITY_RECOVERY: Final = 0
 """For the sessions of a worker that died: they have waited long enough."""
 
 PAYLOAD_VERSION: Final = 1
+SEALED_VERSION: Final = 1_000_000
+"""What stands for the version of a payload that is sealed: no format will ever have it."""
 
 CANARY_SECONDS: Final = 60
 """How long a canary's message and its answer are kept."""
@@ -111,6 +113,10 @@ def decode_payload(text: str | bytes) -> RespondPayload | SaveSessionPayload:
         places = ", ".join(".".join(map(str, item["loc"])) or "payload" for item in error.errors())
         # The values stay out of the message: it ends in logs.
         raise InvalidInputError(f"a turn's payload is not valid: {places}") from None
+    if payload.v == SEALED_VERSION:
+        raise UnknownPayloadError(
+            "a turn's payload is sealed with a key that is not in INTURN_ENCRYPTION_KEYS; put it back"
+        )
     if payload.v > PAYLOAD_VERSION:
         raise UnknownPayloadError(
             f"a turn's payload has format {payload.v}, this release reads up to {PAYLOAD_VERSION}"

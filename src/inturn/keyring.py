@@ -14,6 +14,7 @@ import binascii
 import re
 import secrets
 from collections.abc import Iterator, Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Self
 
@@ -59,7 +60,7 @@ class KeyRing:
     @classmethod
     def read(cls, setting: SecretStr | None) -> Self:
         """Read what `INTURN_ENCRYPTION_KEYS` says: keys, the path of a file with one a line, or the dotted
-        path of a function that gives them, which is called once.
+        path of a function that gives them, which is called.
         """
         text = "" if setting is None else setting.get_secret_value().strip()
         # The base64 of 32 bytes ends with "=", which is in no dotted path and in hardly any file's name.
@@ -110,6 +111,16 @@ class KeyRing:
             return cipher.decrypt(raw[:_NONCE_BYTES], raw[_NONCE_BYTES:], bound)
         except self._refused:
             raise EncryptionKeyError(key_id, session_id, is_known=True) from None
+
+
+def key_ring(setting: SecretStr | None) -> KeyRing:
+    """The key ring of a setting, read once in this process; see `KeyRing.read`."""
+    return _read_once(None if setting is None else setting.get_secret_value())
+
+
+@lru_cache(maxsize=16)
+def _read_once(text: str | None) -> KeyRing:
+    return KeyRing.read(None if text is None else SecretStr(text))
 
 
 def key_id_of(sealed: object) -> str | None:

@@ -24,6 +24,7 @@ from sqlalchemy import (
     select,
 )
 
+from inturn.envelopes import Envelopes
 from inturn.errors import ConfigurationError
 from inturn.persistence.columns import BigInt, Json, Name, Prose, UtcTime
 from inturn.persistence.models import TURN_KEY_LENGTH
@@ -54,11 +55,12 @@ class Inbox:
     """The turns that were accepted and have not ended, by session, in order of acceptance.
 
     `url` is one that `open_adapter` takes, for a database of tables. A turn that was accepted before another
-    one came stands before it; of two that came at the same moment, either may. Every method raises
-    `StoreUnavailableError` while the database is away, and may be repeated.
+    one came stands before it; of two that came at the same moment, either may. `envelopes` seal payloads.
+    Every method raises `StoreUnavailableError` while the database is away, and may be repeated.
     """
 
-    def __init__(self, url: str, *, pool_size: int = 16) -> None:
+    def __init__(self, url: str, *, pool_size: int = 16, envelopes: Envelopes | None = None) -> None:
+        self._envelopes = envelopes or Envelopes.none()
         self._engines = _engines(url, pool_size)
         self._is_ready = False
         self._table = table = _table()
@@ -110,7 +112,7 @@ class Inbox:
             "session_id": session_id,
             "turn_key": turn_key(turn_id),
             "turn_id": turn_id,
-            "payload": payload,
+            "payload": self._envelopes.seal(session_id, payload),
             "overlap": list(overlap),
             "accepted_at": utcnow(),
         }
@@ -145,7 +147,8 @@ class Inbox:
             chars += len(row.payload)
             if found and chars > MOST_CHARS:
                 break
-            found.append(InboxTurn(row.turn_id, row.payload, row.overlap))
+            payload = self._envelopes.open(session_id, row.payload)
+            found.append(InboxTurn(row.turn_id, payload, row.overlap))
         return found
 
     def count(self, session_id: str) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from inturn.audit.log import AuditLog
-from inturn.keyring import KeyRing
+from inturn.keyring import key_ring
 from inturn.persistence.adapter import PersistenceAdapter
 from inturn.persistence.audited import AuditedAdapter
 from inturn.persistence.encrypted import EncryptedAdapter
@@ -19,7 +19,7 @@ def open_store(settings: Settings) -> PersistenceAdapter:
     """
     store = open_adapter(settings.database_url.get_secret_value(), pool_size=settings.database_pool)
     # Without keys too: a process that was started without them must not write over what it cannot read.
-    store = EncryptedAdapter(store, KeyRing.read(settings.encryption_keys))
+    store = EncryptedAdapter(store, key_ring(settings.encryption_keys))
     if settings.audit_log is not None:
         # Around all else: it knows who asked, and nothing of what is in the store.
         key = settings.audit_key

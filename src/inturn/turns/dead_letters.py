@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, unquote
 
 from inturn.contract import DeadLetter
+from inturn.envelopes import Envelopes
 from inturn.settings import Settings
 from inturn.turns.connection import redis_errors
 from inturn.turns.keys import BUCKETS, Keys
@@ -32,6 +33,7 @@ class DeadLetters:
     def __init__(self, redis: Redis, settings: Settings) -> None:
         self._redis = redis
         self._keys = Keys(settings.key_prefix)
+        self._envelopes = Envelopes.of(settings)
         self._scripts = Scripts(redis, "bury", "exhume")
         self._keep_ms = round(settings.dead_days * 86_400_000)
         self._most = math.ceil(settings.max_dead / BUCKETS)
@@ -44,7 +46,8 @@ class DeadLetters:
         facts = letter.model_dump_json(exclude={"failed_at", "session_id", "turn_id"}, exclude_none=True)
         name = _name(letter.session_id, letter.turn_id)
         keys = self._keys.of_dead(letter.session_id)
-        return bool(self._scripts.run("bury", keys, name, facts, payload, self._keep_ms, self._most))
+        sealed = self._envelopes.seal(letter.session_id, payload)
+        return bool(self._scripts.run("bury", keys, name, facts, sealed, self._keep_ms, self._most))
 
     def letters(self, session_id: str | None = None) -> Iterator[DeadLetter]:
         """All letters, or those of one session; those of a session in the order in which they failed."""
@@ -73,7 +76,7 @@ class DeadLetters:
         """What was offered, with all that the user said; None: there is no such letter."""
         with redis_errors():
             found: Any = self._redis.hget(self._keys.of_dead(session_id)[2], _name(session_id, turn_id))
-        return None if found is None else str(found)
+        return None if found is None else self._envelopes.open(session_id, str(found))
 
     def remove(self, session_id: str, turn_id: str) -> bool:
         """Forget one letter; False: there was none."""

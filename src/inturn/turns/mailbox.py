@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
+from inturn.envelopes import Envelopes
 from inturn.errors import MailboxError
 from inturn.settings import Settings
 from inturn.turns.batch import Call, send
@@ -114,13 +115,15 @@ class Item(NamedTuple):
 class Mailbox:
     """All mailboxes and leases on one Redis (or Valkey) server or cluster.
 
-    `prefix` is that of the keys, instead of the settings', for what is no turn: it has no limit in all.
+    `prefix` is that of the keys, instead of the settings', for what is no turn: it has no limit in all, and
+    nothing that was said, so it is not sealed either.
     Raises `MailboxUnavailableError` where Redis cannot be reached, `MailboxError` where it refuses.
     """
 
     def __init__(self, redis: Redis, settings: Settings, *, prefix: str | None = None) -> None:
         self._redis = redis
         self._keys = Keys(prefix or settings.key_prefix)
+        self._envelopes = Envelopes.of(settings) if prefix is None else Envelopes.none()
         self._scripts = Scripts(redis, *_NAMES, common="common")
         self._lease_ms = _ms(settings.lease_seconds)
         self._grace_ms = _ms(settings.grace_seconds)
@@ -133,7 +136,13 @@ class Mailbox:
         """Append a turn unless its ID is known, or a limit or its policy has it refused."""
         self.pressure.look_now_and_then()
         outcome, ahead, publish = self._run(
-            "offer", session_id, turn_id, payload, self._grace_ms, self._most, *_args(overlap)
+            "offer",
+            session_id,
+            turn_id,
+            self._envelopes.seal(session_id, payload),
+            self._grace_ms,
+            self._most,
+            *_args(overlap),
         )
         return Offered(outcome, ahead, bool(publish))
 
@@ -145,7 +154,7 @@ class Mailbox:
             "begin",
             session_id,
             turn_id,
-            payload,
+            self._envelopes.seal(session_id, payload),
             token,
             self._lease_ms,
             self._grace_ms,
@@ -155,7 +164,7 @@ class Mailbox:
         if reply[0] == "ok":
             _, fence, head, text, attempts, waiting, stop, merged = reply
             lease = Lease(session_id, token, fence, stop=stop or None)
-            return Begun("ok", lease, Head(head, text, attempts, waiting, _pairs(merged)), waiting)
+            return Begun("ok", lease, self._head(session_id, head, text, attempts, waiting, merged), waiting)
         return Begun(reply[0], waiting=reply[1] if len(reply) > 1 else 0)
 
     def finish(self, lease: Lease, turn_id: str, *, go_on: bool, hand_over: bool = False) -> Finished:
@@ -176,8 +185,7 @@ class Mailbox:
             MOST_DONE,
         )
         if reply[0] == "next":
-            _, head, text, attempts, waiting, merged = reply
-            return Finished("next", head=Head(head, text, attempts, waiting, _pairs(merged)))
+            return Finished("next", head=self._head(lease.session_id, *reply[1:]))
         return Finished(reply[0], publish=reply[1] if reply[0] == "yield" else None)
 
     def release(self, lease: Lease, *, delay: float, counts: bool = True) -> bool:
@@ -218,8 +226,8 @@ class Mailbox:
         """Claim the overdue sessions, `limit` of each bucket at a time, until none is left.
 
         `backlog`: many messages wait in the broker, so sessions that were woken before are left alone for a
-        while. What is yielded has been claimed by this call alone and wants its message published. Where a node of a
-        cluster is away, that is raised once the buckets of the others are done.
+        while. What is yielded has been claimed by this call alone and wants its message published. Where a
+        node of a cluster is away, that is raised once the buckets of the others are done.
         """
         buckets: list[str] = self._keys.indexes
         failure: MailboxError | None = None
@@ -266,7 +274,8 @@ class Mailbox:
         """
         args: list[str | int] = []
         for turn_id, payload, overlap in turns:
-            args += [turn_id, payload, overlap.group, overlap.share, overlap.quiet_ms]
+            sealed = self._envelopes.seal(session_id, payload)
+            args += [turn_id, sealed, overlap.group, overlap.share, overlap.quiet_ms]
         reply = self._run("restore", session_id, *args)
         return list(reply[1]) if reply[0] == "ok" else None
 
@@ -289,7 +298,7 @@ class Mailbox:
             if turn_id is None:
                 return None
             if payload is not None:
-                return str(payload)
+                return self._envelopes.open(session_id, str(payload))
 
     def waiting(self, session_ids: Iterable[str]) -> set[str]:
         """Which of these sessions have a turn that waits or runs."""
@@ -352,7 +361,14 @@ class Mailbox:
             for place, turn_id in enumerate(queue):
                 if turn_id in payloads:  # else it went while we looked
                     attempts = int(state.get(f"att:{turn_id}", 0))
-                    yield Item(session_id, turn_id, payloads[turn_id], attempts, live and place == 0)
+                    payload = self._envelopes.open(session_id, payloads[turn_id])
+                    yield Item(session_id, turn_id, payload, attempts, live and place == 0)
+
+    def _head(
+        self, session_id: str, turn_id: str, text: str, attempts: int, waiting: int, merged: Sequence[str]
+    ) -> Head:
+        opened = [self._envelopes.open(session_id, each) for each in (text, *merged[1::2])]
+        return Head(turn_id, opened[0], attempts, waiting, tuple(zip(merged[::2], opened[1:], strict=True)))
 
     def _run(self, name: str, session_id: str, *args: str | int) -> Any:
         return self._scripts.run(name, self._keys.of_session(session_id), session_id, *args)
@@ -360,10 +376,6 @@ class Mailbox:
 
 def _args(overlap: Overlap) -> tuple[str | int, ...]:
     return overlap.policy, overlap.group, overlap.share, overlap.quiet_ms
-
-
-def _pairs(flat: Sequence[str]) -> tuple[tuple[str, str], ...]:
-    return tuple(zip(flat[::2], flat[1::2], strict=True))
 
 
 def _ms(seconds: float) -> int:

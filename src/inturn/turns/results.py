@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from inturn.contract import Response, TurnFault, TurnResult
+from inturn.envelopes import Envelopes
+from inturn.settings import Settings
 from inturn.turns.connection import redis_errors
 
 if TYPE_CHECKING:
@@ -13,10 +15,15 @@ if TYPE_CHECKING:
 
 
 class Results:
-    """The results of turns. Raises `MailboxUnavailableError` where Redis cannot be reached."""
+    """The results of turns.
 
-    def __init__(self, app: Celery) -> None:
+    Raises `MailboxUnavailableError` where Redis cannot be reached, `EncryptionKeyError` for what was sealed
+    with a key that is not here.
+    """
+
+    def __init__(self, app: Celery, settings: Settings) -> None:
         self._app = app
+        self._envelopes = Envelopes.of(settings)
 
     def find(self, turn_ids: list[str]) -> dict[str, TurnResult]:
         """Those of the turns that have ended and are remembered, by turn ID; one round trip for 500."""
@@ -29,19 +36,18 @@ class Results:
                 values = backend.mget([backend.get_key_for_task(turn_id) for turn_id in some])
             for turn_id, value in zip(some, values, strict=True):
                 if value is not None:
-                    found[turn_id] = _result(turn_id, backend.decode_result(value))
+                    found[turn_id] = self._result(turn_id, backend.decode_result(value))
         return found
 
-
-def _result(turn_id: str, meta: Mapping[str, Any]) -> TurnResult:
-    if meta["status"] == "SUCCESS":
-        return TurnResult.model_validate(meta["result"])
-    error = meta["result"]
-    return TurnResult(
-        kind="respond",
-        session_id="",
-        turn_id=turn_id,
-        state="failed",
-        response=Response(message="", session_id="", turn_id=turn_id, finish_reason="failed"),
-        error=TurnFault(type=type(error).__name__, message=str(error)),
-    )
+    def _result(self, turn_id: str, meta: Mapping[str, Any]) -> TurnResult:
+        if meta["status"] == "SUCCESS":
+            return TurnResult.model_validate(self._envelopes.open_result(turn_id, meta["result"]))
+        error = meta["result"]
+        return TurnResult(
+            kind="respond",
+            session_id="",
+            turn_id=turn_id,
+            state="failed",
+            response=Response(message="", session_id="", turn_id=turn_id, finish_reason="failed"),
+            error=TurnFault(type=type(error).__name__, message=str(error)),
+        )

@@ -89,7 +89,7 @@ class Turn:
                 "error": fault,
             }
         )
-        Results(self.client._app).store(ended, own=fault is None, runtime=0.0)
+        Results(self.client._app, self.client.settings).store(ended, own=fault is None, runtime=0.0)
 
     def key(self) -> str:
         return self.keys.of_stream(self.handle.session_id, self.id)[1]

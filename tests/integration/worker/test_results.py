@@ -9,6 +9,7 @@ from celery import Celery
 
 from inturn.contract import Response, TurnResult
 from inturn.embedded.valkey import EmbeddedValkey
+from inturn.settings import load_settings
 from worker.results import Results
 
 
@@ -21,7 +22,7 @@ def test_a_result_is_stored_although_no_monitor_can_be_told(tmp_path: Path, redi
         app.connection_for_write() as connection,
     ):
         dispatcher = app.events.Dispatcher(connection, buffer_while_offline=False)
-        results = Results(app)
+        results = Results(app, load_settings(redis_url=redis_url))
         results.consumer = SimpleNamespace(event_dispatcher=dispatcher)
         broker.stop()
 
