@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from datetime import timedelta
 from functools import cached_property
 from typing import Literal
 
@@ -33,6 +34,11 @@ REST = 2.0
 BUDGET_SECONDS = 60.0
 """How long one task is at work, below the broker's visibility time-out; the next one goes on."""
 
+OWN_AGENT = "inturn"
+"""The agent of sessions that are inturn's own notes: that somebody was erased, how far an archive is."""
+LEAST_OWN = timedelta(days=30)
+"""No rule for conversations makes these shorter: a turn that comes late must still find them."""
+
 _STATUS: dict[Stage, Status] = {"completed": "completed", "abandoned": "abandoned", "idle": "active"}
 
 
@@ -56,8 +62,13 @@ def clean_up(runtime: Runtime, *, dry_run: bool = False) -> RetentionReport:
             runs.end(report)
     log.info("retention", **report.model_dump(mode="json"))
     if not report.finished:
-        runtime.app.send_task(CLEANUP_SESSIONS, queue=MAINTENANCE_QUEUE, ignore_result=True)
+        ask_for_more(runtime)
     return report
+
+
+def ask_for_more(runtime: Runtime) -> None:
+    """Have whichever worker is free go on with the run."""
+    runtime.app.send_task(CLEANUP_SESSIONS, queue=MAINTENANCE_QUEUE, ignore_result=True)
 
 
 class _Work:
@@ -141,6 +152,8 @@ class _Work:
 
     def _is_old(self, stage: Stage, session: SessionState) -> bool:
         age = self._policy.age(stage, session.agent_name, channel_of(session, self._channels))
+        if age is not None and session.agent_name == OWN_AGENT:
+            age = max(age, LEAST_OWN)
         return age is not None and session.updated_at < self._report.started_at - age
 
     def _delete(self, stage: Literal["completed", "abandoned"], due: Sequence[SessionState]) -> bool:
