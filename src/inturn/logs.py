@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import sys
 from collections.abc import MutableMapping
-from typing import Any
+from typing import Any, TextIO
 
 import structlog
 
 from inturn.settings import Settings
+from inturn.values import printable
 
 
 def configure_logging(settings: Settings) -> None:
@@ -35,14 +37,14 @@ def configure_logging(settings: Settings) -> None:
         structlog.processors.JSONRenderer()
         if as_json
         else structlog.dev.ConsoleRenderer(
-            colors=sys.stderr.isatty(), pad_event_to=0, exception_formatter=structlog.dev.plain_traceback
+            colors=sys.stderr.isatty(), pad_event_to=0, exception_formatter=_write_traceback
         )
     )
     formatter = structlog.stdlib.ProcessorFormatter(
         foreign_pre_chain=shared,
         processors=[
             structlog.stdlib.ProcessorFormatter.remove_processors_meta,
-            *([_tracebacks] if as_json else []),
+            *([_tracebacks] if as_json else [_escape]),
             render,
         ],
     )
@@ -64,6 +66,22 @@ def configure_logging(settings: Settings) -> None:
 _tracebacks = structlog.processors.ExceptionRenderer(
     structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
 )
+
+
+def _escape(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """No value begins a line, or tells a terminal what to do; JSON sees to that by itself."""
+    return {
+        key: printable(value) if isinstance(value, str) and key != "stack" else value
+        for key, value in event.items()
+    }
+
+
+def _write_traceback(target: TextIO, exc_info: structlog.typing.ExcInfo) -> None:
+    """Each line is set in, so that what an error says begins no line that looks like one of the log's own."""
+    whole = io.StringIO()
+    structlog.dev.plain_traceback(whole, exc_info)
+    for line in printable(whole.getvalue(), lines=True).rstrip("\n").split("\n"):
+        target.write(f"\n    {line}")
 
 
 def _quiet(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:

@@ -122,6 +122,11 @@ class Settings(BaseSettings):
         None, ge=1, description="The same in all sessions together, about; default: no limit."
     )
     max_message_chars: int = Field(32_000, ge=1, description="Characters one message may have.")
+    normalize: Literal["none", "nfc", "nfkc"] = Field(
+        "none",
+        description="The Unicode form that messages are brought to when they are accepted: `nfc` makes equal "
+        "what looks equal, `nfkc` also what only means the same, such as full-width letters.",
+    )
     max_payload_bytes: int = Field(1_048_576, ge=1024, description="Bytes one turn's payload may have.")
     done_seconds: Seconds = Field(3600.0, description="How long the mailbox knows the ID of a finished turn.")
     result_seconds: Seconds = Field(86_400.0, description="How long Celery keeps a result.")

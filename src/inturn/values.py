@@ -40,6 +40,16 @@ def to_text(value: str, field: str) -> str:
     return value
 
 
+def printable(text: str, *, lines: bool = False) -> str:
+    """Text as nothing but text, for terminals and logs: control characters, which they obey, are escaped.
+
+    With `lines` it may have several.
+    """
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() or (lines and c == "\n") else _escaped(c) for c in text)
+
+
 def check_images(images: object) -> list[str]:
     """Return the images of a message as a list of URLs; raises `InvalidInputError` for what is none.
 
@@ -54,6 +64,10 @@ def check_images(images: object) -> list[str]:
             raise InvalidInputError("an image must be an https: URL, or a data:image/ URL with its content")
         checked.append(to_text(image, "image"))
     return checked
+
+
+def _escaped(char: str) -> str:
+    return f"\\u{ord(char):04x}" if ord(char) <= 0xFFFF else f"\\U{ord(char):08x}"
 
 
 def _plain(value: Any) -> Any:

@@ -9,8 +9,8 @@ import pytest
 
 from inturn.contract import PAYLOAD_VERSION, RespondPayload, decode_payload
 from inturn.errors import InvalidInputError
-from inturn.settings import Settings
-from inturn.turns.payloads import MOST_IMAGES, encode_payload, respond_payload
+from inturn.settings import Settings, load_settings
+from inturn.turns.payloads import MOST_IMAGES, encode_payload, respond_payload, save_session_payload
 
 SETTINGS = Settings(max_payload_bytes=2048)
 PNG = "data:image/png;base64,iVBORw0KGgo="
@@ -100,3 +100,36 @@ def test_an_address_needs_a_channel() -> None:
     assert payload(address={}).address == {}
     with pytest.raises(InvalidInputError, match="give the channel's name"):
         payload(address={"to": "me"})
+
+
+class TestUnicodeForms:
+    @pytest.mark.parametrize(
+        ("form", "taken"),
+        [("none", "cafe\u0301 \uff21\ufb01"), ("nfc", "caf\u00e9 \uff21\ufb01"), ("nfkc", "caf\u00e9 Afi")],
+        ids=["none", "nfc", "nfkc"],
+    )
+    def test_messages_are_brought_to_the_form_that_is_set(self, form: str, taken: str) -> None:
+        said = "cafe\u0301 \uff21\ufb01"
+        settings = load_settings(normalize=form)
+
+        assert respond_payload(settings, "s", said).message == taken
+        saved = save_session_payload(settings, "s", messages=[{"role": "user", "content": said}])
+        assert saved.messages is not None
+        assert saved.messages[0].content == taken
+
+    def test_the_limit_is_that_of_what_is_kept(self) -> None:
+        settings = load_settings(normalize="nfkc", max_message_chars=100)
+
+        with pytest.raises(InvalidInputError, match="INTURN_MAX_MESSAGE_CHARS"):
+            respond_payload(settings, "s", "\ufdfa" * 90)
+
+    @pytest.mark.parametrize("form", ["none", "nfc", "nfkc"])
+    def test_what_no_store_keeps_is_refused_in_any_form(self, form: str) -> None:
+        for text in ("a\x00b", "a\ud800b"):
+            with pytest.raises(InvalidInputError):
+                respond_payload(load_settings(normalize=form), "s", text)
+
+    def test_ids_stay_as_they_are(self) -> None:
+        payload = respond_payload(load_settings(normalize="nfkc"), "cafe\u0301", "hi", user_id="\ufb01")
+
+        assert (payload.session_id, payload.user_id) == ("cafe\u0301", "\ufb01")

@@ -22,13 +22,15 @@ PAGE = ROOT / "docs" / "licences.md"
 HEAD = """\
 # Licences
 
-inturn is under the [MIT licence](../LICENSE). It holds nothing of others, but needs, with all its extras, the
-packages below; the versions are in [uv.lock](../uv.lock). This page is written by a program
-(`python -m tests.unit.test_supply_chain`) from what the packages say of themselves; a test fails if it is old.
+inturn is under the [MIT licence](../LICENSE). It holds nothing of others, but needs, with all its extras,
+the packages below; the versions are in [uv.lock](../uv.lock). This page is written by a program
+(`python -m tests.unit.test_supply_chain`) from what the packages say of themselves; a test fails if it is
+old.
 
-psycopg is under the LGPL. It is used as a library, unchanged, which binds neither inturn nor your agents, and it
-is imported for `postgresql://` alone. No package here is under the GPL or the AGPL. One tool of the tests is
-(`secantusdb`, a stand-in for MongoDB): tests start it as a program of its own, and it is in no wheel and no image.
+psycopg is under the LGPL. It is used as a library, unchanged, which binds neither inturn nor your agents, and
+it is imported for `postgresql://` alone. No package here is under the GPL or the AGPL. One tool of the tests
+is (`secantusdb`, a stand-in for MongoDB): tests start it as a program of its own, and it is in no wheel and
+no image.
 
 | package | licence |
 | --- | --- |
@@ -40,13 +42,13 @@ STRICT = re.compile(r"\bA?GPL|GNU (Affero )?General Public", re.I)
 def licence_of(name: str) -> str:
     """What a package says of its licence."""
     metadata = distribution(name).metadata
-    expression = metadata.get("License-Expression")
-    if expression:
-        return str(expression)
+    if expression := metadata.get_all("License-Expression"):
+        return str(expression[0])
     classifiers = metadata.get_all("Classifier") or []
     named = [each.rpartition(" :: ")[2] for each in classifiers if each.startswith("License :: ")]
     named = [each for each in named if each != "OSI Approved"]
-    return "; ".join(named) or (metadata.get("License") or "unknown").strip().splitlines()[0]
+    said = (metadata.get_all("License") or ["unknown"])[0].strip() or "unknown"
+    return "; ".join(named) or said.splitlines()[0]
 
 
 def needed() -> set[str]:

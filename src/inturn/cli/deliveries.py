@@ -6,11 +6,11 @@ import json
 from collections.abc import Sequence
 
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 from inturn.cli.ages import ago
 from inturn.cli.local import local_settings
+from inturn.cli.text import plain
 from inturn.client import Client
 from inturn.contract import DeliveryView
 from inturn.session.state import utcnow
@@ -63,13 +63,13 @@ def _print(console: Console, found: Sequence[DeliveryView]) -> None:
     for view in found[:MOST_ROWS]:
         state = f"[{_COLOURS[view.state]}]{view.state}[/]" + (", doubtful" if view.doubtful else "")
         table.add_row(
-            escape(view.session_id),
-            escape(view.turn_id),
-            escape(view.channel or ""),
+            plain(view.session_id),
+            plain(view.turn_id),
+            plain(view.channel or ""),
             state,
             ago(now, view.since),
             str(view.attempts or ""),
-            escape(view.error or ""),
+            plain(view.error or ""),
         )
     console.print(table)
     if len(found) > MOST_ROWS:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import unicodedata
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -37,7 +38,7 @@ def respond_payload(
     return RespondPayload(
         session_id=check_id(session_id),
         user_id=None if user_id is None else check_id(user_id, "user ID"),
-        message=_checked_message(message, settings.max_message_chars),
+        message=_checked_message(settings, message),
         images=_checked_images(images, settings.max_payload_bytes),
         stream=_checked_flag(stream, "stream"),
         channel=None if channel is None else check_id(channel, "channel"),
@@ -59,9 +60,7 @@ def save_session_payload(
     """Make the payload of a change from outside, or raise `InvalidInputError` that says what is wrong."""
     if status not in (None, "active", "completed", "abandoned"):
         raise InvalidInputError(f"no such status: {status!r}; use active, completed or abandoned")
-    items = None if messages is None else [_history_item(item) for item in messages]
-    for item in items or ():
-        _checked_message(item.content, settings.max_message_chars)
+    items = None if messages is None else [_history_item(settings, item) for item in messages]
     return SaveSessionPayload(
         session_id=check_id(session_id),
         user_id=None if user_id is None else check_id(user_id, "user ID"),
@@ -84,16 +83,23 @@ def encode_payload(settings: Settings, payload: Payload) -> str:
     return text
 
 
-def _checked_message(message: object, most: int) -> str:
+def _checked_message(settings: Settings, message: object) -> str:
     if not isinstance(message, str):
         raise InvalidInputError(f"a message must be a string, not {type(message).__name__}")
     if not message.strip():
         raise InvalidInputError("a message must not be empty")
+    _check_length(message, settings.max_message_chars)
+    if settings.normalize != "none":
+        message = unicodedata.normalize("NFC" if settings.normalize == "nfc" else "NFKC", message)
+        _check_length(message, settings.max_message_chars)  # some characters become many
+    return to_text(message, "message")
+
+
+def _check_length(message: str, most: int) -> None:
     if len(message) > most:
         raise InvalidInputError(
             f"a message may have {most} characters (INTURN_MAX_MESSAGE_CHARS), this one has {len(message)}"
         )
-    return to_text(message, "message")
 
 
 def _checked_images(images: object, most_bytes: int) -> list[str]:
@@ -115,12 +121,13 @@ def _checked_flag(value: object, field: str) -> bool:
     return value
 
 
-def _history_item(item: HistoryItem | Mapping[str, Any]) -> HistoryItem:
+def _history_item(settings: Settings, given: HistoryItem | Mapping[str, Any]) -> HistoryItem:
     try:
-        return HistoryItem.model_validate(item)
+        item = HistoryItem.model_validate(given)
     except ValidationError as error:
         fields = ", ".join(".".join(map(str, line["loc"])) for line in error.errors())
         raise InvalidInputError(f"a message needs `role` and `content`; wrong: {fields}") from None
+    return item.model_copy(update={"content": _checked_message(settings, item.content)})
 
 
 def _plain(value: Mapping[str, Any] | None, field: str) -> dict[str, Any] | None:
