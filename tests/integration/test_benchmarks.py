@@ -73,3 +73,33 @@ def test_a_store_that_does_not_exist_is_named() -> None:
 
     assert done.returncode == 2
     assert "reddis" in done.stderr
+
+
+@pytest.mark.process
+def test_the_benchmark_of_retention_deletes_what_is_old_and_measures_turns_with_and_without() -> None:
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "benchmarks.retention",
+            "--sessions",
+            "300",
+            "--messages",
+            "2",
+            "--seconds",
+            "3",
+        ],
+        cwd=ROOT,
+        env=clean_environment(),
+        capture_output=True,
+        text=True,
+        timeout=170,
+    )
+
+    # 1: small tables are read as a whole, and rightly so.
+    assert done.returncode in (0, 1), done.stderr
+    (line,) = done.stdout.splitlines()
+    result = json.loads(line)["retention"]
+    assert result["deleted"] == 300
+    assert set(result["scans"]) == {"agent_sessions", "agent_messages", "agent_turns"}
+    assert len(result["without"]) == len(result["during"]) > 0

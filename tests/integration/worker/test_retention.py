@@ -291,6 +291,25 @@ def test_a_run_goes_on_where_another_process_died(
         assert [each.model_dump(mode="json") for each in runs.reports()] == [ended]
 
 
+def test_a_run_that_takes_longer_goes_on_in_further_tasks(
+    start_worker: StartWorker, client: Client, store: PersistenceAdapter, turn_settings: Settings
+) -> None:
+    start_worker(app="tests.integration.worker.hasty", **SOON)
+    for number in range(450):
+        old_session(store, f"{number:03}", "completed")
+    age(store)
+
+    first = client.cleanup_sessions().get(timeout=30)
+
+    assert not first["finished"]
+    with connect(turn_settings) as redis:
+        runs = RetentionRuns(redis, turn_settings)
+        (report,) = wait_until(runs.reports, timeout=90)
+    assert (report.deleted["completed"], report.skipped) == (450, 0)
+    assert report.started_at.isoformat() == first["started_at"].replace("Z", "+00:00")
+    assert not ids(store)
+
+
 def test_the_command_runs_retention_and_shows_what_was_done(
     start_worker: StartWorker, store: PersistenceAdapter, worker_env: dict[str, str]
 ) -> None:
