@@ -202,7 +202,9 @@ class Client:
             self._redis.ping()
 
     def cleanup_sessions(self, *, dry_run: bool = False) -> AsyncResult[Any]:
-        """Ask for retention now; the task's result is its report, with counts by status.
+        """Ask for retention now; the task's result is a `RetentionReport`, as JSON.
+
+        What takes longer than a minute goes on in further tasks; then it is the report of the run so far.
 
         Raises `MailboxUnavailableError`.
         """
