@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pymongo import MongoClient
 from redis import Redis
 from structlog.testing import capture_logs
 
@@ -26,12 +27,19 @@ from inturn.persistence.rotation import Kind, Rotated, count_keys, rotate
 from inturn.session import SessionState
 from inturn.testing.conformance.base import everything, loaded, message, messages, new_session, turn
 from tests.keys import keys_of
+from tests.servers_mongodb import mongodb
 
 KEYS = {"new": b"2" * 32, "old": b"1" * 32}
 OLD, BOTH, NEW = KeyRing({"old": KEYS["old"]}), KeyRing(KEYS), KeyRing({"new": KEYS["new"]})
 
 
-@pytest.fixture(params=["memory", "sqlite", "postgresql", "sqlalchemy", "redis"])
+@pytest.fixture(scope="module")
+def mongodb_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with mongodb(tmp_path_factory.mktemp("mongodb")) as url:
+        yield url
+
+
+@pytest.fixture(params=["memory", "sqlite", "postgresql", "sqlalchemy", "redis", "mongodb"])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[PersistenceAdapter]:
     """A store of each kind that can rewrite, with nothing in it."""
     kind = request.param
@@ -42,6 +50,9 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Persistenc
         # Its tables have names of their own: the class has one schema for all tests.
         url = request.getfixturevalue("database_url")
         options = {"tables": {"sessions": f"s_{secrets.token_hex(6)}"}}
+    elif kind == "mongodb":
+        url = request.getfixturevalue("mongodb_url")
+        options = {"database_name": f"inturn_test_{secrets.token_hex(4)}"}
     elif kind == "redis":
         url = request.getfixturevalue("redis_url")
         options = {"key_prefix": f"inturn-test-{secrets.token_hex(4)}:"}
@@ -52,6 +63,9 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Persistenc
     if kind == "redis":
         with Redis.from_url(url) as client:
             client.unlink(*keys_of(client, options["key_prefix"]))
+    elif kind == "mongodb":
+        with MongoClient[dict[str, Any]](url) as client:
+            client.drop_database(options["database_name"])
     elif kind == "postgresql":
         drop(url, options["tables"]["sessions"])
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 from bson import ObjectId
 from pymongo import MongoClient
@@ -49,6 +49,8 @@ class MongoAdapter(PersistenceAdapter):
     are those of a majority, on the primary, whatever the client's own settings. A load takes two round trips,
     three if it asks for a turn. A call that loses its connection is repeated once on another one.
     """
+
+    supports_rewriting: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -182,6 +184,42 @@ class MongoAdapter(PersistenceAdapter):
 
         self._run(write)
         return [session_id for session_id in dict.fromkeys(id for id, _ in targets) if session_id in gone]
+
+    def find_turns(self, session_id: str, *, cursor: str | None = None, limit: int = 100) -> Page[TurnRecord]:
+        """See `PersistenceAdapter.find_turns`."""
+        rows.check_turns_query(session_id, limit)
+        after = rows.turns_after(cursor)
+
+        def read(store: Store) -> list[Document]:
+            return store.turns_after(store.head(session_id, without=_STATE), after, limit + 1)
+
+        found = [{**turn, "session_id": session_id} for turn in self._run(read)]
+        return rows.page_of_turns(found, limit)
+
+    def rewrite(
+        self,
+        session: SessionState | None = None,
+        messages: Sequence[Message] = (),
+        turns: Sequence[TurnRecord] = (),
+    ) -> int:
+        """See `PersistenceAdapter.rewrite`; one round trip for each row."""
+        session_row, message_rows, turn_rows = rows.rewritten_rows(session, messages, turns)
+        ids = [row["session_id"] for row in (*message_rows, *turn_rows)]
+        ids += [session_row["id"]] if session_row is not None else []
+
+        def write(store: Store) -> int:
+            head = store.head(ids[0], without=_STATE)
+            if head.row is None:
+                return 0
+            return sum(
+                (
+                    *(store.rewrite_message(row) for row in message_rows),
+                    *(store.rewrite_turn(head, row) for row in turn_rows),
+                    *(store.rewrite_session(row) for row in (session_row,) if row is not None),
+                )
+            )
+
+        return self._run(write) if ids else 0
 
     def _find_of_session(self, session_id: str, query: MessageQuery) -> Page[Message]:
         newest, kind = query.order == "newest", f"messages of a session, {query.order} first"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from redis import Redis
@@ -85,7 +86,8 @@ def read_all(url: str, folder: Path) -> str:
             b"stream": lambda key: client.xrange(key),
         }
         for key in client.scan_iter():
-            found.append(key + repr(reading[client.type(key)](key)).encode())
+            kind: Any = client.type(key)
+            found.append(key + repr(reading[kind](key)).encode())
     return b"\n".join(found).decode(errors="replace")
 
 

@@ -142,6 +142,47 @@ class Store:
             }
         return [message for message in found if message["_id"] in counts]
 
+    def turns_after(self, head: Head, after: str, limit: int) -> list[Document]:
+        """Read records of a session's turns, in the order of their IDs."""
+        if head.row is None:
+            return []
+        settled = self.turns.find({"life": head.life, "turn_id": {"$gt": after}}).sort("turn_id").limit(limit)
+        found = {turn["turn_id"]: turn for turn in settled if turn["version"] <= head.row["version"]}
+        recent = (commit["turn"] for commit in head.recent if "turn" in commit)
+        found |= {turn["turn_id"]: turn for turn in recent if turn["turn_id"] > after}
+        return [found[turn_id] for turn_id in sorted(found)][:limit]
+
+    # Rewriting: as any other write it gives the session's document a new mark, so a commit that read it
+    # before begins again, and cannot bring back what it read.
+
+    def rewrite_session(self, row: rows.Row) -> bool:
+        """Put other content into a session's document, if it has the version of `row`."""
+        columns = {name: row[name] for name in rows.REWRITTEN_OF_A_SESSION}
+        updated = self.sessions.update_one(
+            {"_id": row["id"], "version": row["version"]}, {"$set": {**columns, "mark": ObjectId()}}
+        )
+        return bool(updated.matched_count)
+
+    def rewrite_message(self, row: rows.Row) -> bool:
+        """Put other content into a message's document."""
+        columns = {name: row[name] for name in rows.REWRITTEN_OF_A_MESSAGE}
+        updated = self.messages.update_one(
+            {"_id": row["id"], "session_id": row["session_id"]}, {"$set": columns}
+        )
+        return bool(updated.matched_count)
+
+    def rewrite_turn(self, head: Head, row: rows.Row) -> bool:
+        """Put another result into a turn's record, wherever it stands."""
+        recent = self.sessions.update_one(
+            {"_id": head.session_id, "recent.turn.turn_id": row["turn_id"]},
+            {"$set": {"recent.$.turn.result": row["result"], "mark": ObjectId()}},
+        )
+        # In both places while it is being settled, which may have happened just now.
+        settled = self.turns.update_one(
+            {"life": head.life, "turn_id": row["turn_id"]}, {"$set": {"result": row["result"]}}
+        )
+        return bool(recent.matched_count or settled.matched_count)
+
     # Committing
 
     def try_commit(
