@@ -19,7 +19,8 @@ TurnStatus = Literal["waiting", "running", "done", "failed", "cancelled", "unkno
 FinishReason = Literal["interrupted", "failed"]
 
 
-def _decoded(value: str) -> str:
+def decoded(value: str) -> str:
+    """A part of a path, as it was before it was percent-encoded."""
     try:
         return unquote(value, errors="strict")
     except UnicodeDecodeError:
@@ -27,13 +28,13 @@ def _decoded(value: str) -> str:
 
 
 def _turn_id(value: str) -> str:
-    turn_id = _decoded(value)
+    turn_id = decoded(value)
     return create_turn_id(session_of_turn(turn_id), turn_id)
 
 
 SessionId = Annotated[
     str,
-    AfterValidator(_decoded),
+    AfterValidator(decoded),
     AfterValidator(check_id),
     Path(description="The session's ID, percent-encoded.", examples=["user-123"]),
 ]

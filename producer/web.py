@@ -21,7 +21,7 @@ from inturn.channels import list_channels
 from inturn.logs import configure_logging
 from inturn.settings import Settings, load_settings
 
-from . import channels, chat, events, sessions, turns
+from . import channels, chat, events, sessions, turns, users
 from .auth import Credentials
 from .descriptions import DESCRIPTION, describe
 from .edge import Edge
@@ -51,7 +51,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     )
     app.state.settings = settings
     app.state.metrics = metrics = Metrics()
-    for part in (turns, events, sessions, chat, channels):
+    for part in (turns, events, sessions, users, chat, channels):
         app.include_router(part.router)
     _add_checks(app)
     answer_problems(app)

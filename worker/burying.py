@@ -8,6 +8,7 @@ from inturn.contract import DeadLetter, Payload, RespondPayload, TurnResult, dec
 from inturn.errors import InturnError
 from inturn.turns import Head
 
+from .erased import ERASED
 from .runtime import Runtime
 
 
@@ -20,7 +21,7 @@ def bury(runtime: Runtime, session_id: str, head: Head, ended: Sequence[TurnResu
     payloads = {head.turn_id: head.payload, **dict(head.merged)}
     for result in ended:
         text = payloads.get(result.turn_id)
-        if result.error is None or text is None:
+        if result.error is None or text is None or result.error.type == ERASED:
             continue
         payload = _decoded(text)
         letter = DeadLetter(

@@ -25,12 +25,14 @@ from inturn.errors import (
     InvalidInputError,
     MailboxUnavailableError,
     ModelBudgetError,
+    SessionErasedError,
     SessionMigrationError,
     SessionTooNewError,
     StoreError,
     StoreUnavailableError,
     TurnFailedError,
 )
+from inturn.persistence.tombstones import working_on
 from inturn.turns import Head, Lease, OpenReply
 from inturn.turns.lease import create_token
 from inturn.turns.overlap import ENQUEUE, Overlap
@@ -38,6 +40,7 @@ from inturn.turns.publishing import publish_turn
 
 from .asked import Asked
 from .burying import bury
+from .erased import erased, in_hand, keep
 from .facts import facts
 from .posting import OutboxFullError, delivery_of, post
 from .runtime import Runtime, stopping
@@ -135,11 +138,19 @@ def _work(runtime: Runtime, lease: Lease, head: Head, own_id: str, results: list
         if isinstance(ended, Later):
             runtime.mailbox.release(lease, delay=ended.delay, counts=ended.counts)
             return not ended.behind
-        bury(runtime, lease.session_id, head, ended)
-        # The result first: a turn leaves the mailbox only once whoever waits for it can have its answer.
-        for result in ended:
-            runtime.results.store(result, own=result.turn_id == own_id, runtime=now - started)
-        results += ended
+
+        def store(ended: Sequence[TurnResult], head: Head = head, took: float = now - started) -> None:
+            bury(runtime, lease.session_id, head, ended)
+            # The result first: a turn leaves the mailbox only once whoever waits for it can have its answer.
+            for result in ended:
+                runtime.results.store(result, own=result.turn_id == own_id, runtime=took)
+
+        try:
+            results += keep(runtime, lease.session_id, head, ended, started, store)
+        except StoreError as error:
+            log.warning("result not stored yet", **facts(error))
+            runtime.mailbox.release(lease, delay=_later(runtime, head, error).delay, counts=False)
+            return True
         turns += 1
         fair = turns < settings.drive_turns and now - began < settings.drive_seconds
         leave = bool(stopping)
@@ -191,7 +202,8 @@ def _take(runtime: Runtime, lease: Lease, head: Head) -> list[TurnResult] | Late
         replies = {
             turn_id: stack.enter_context(runtime.streams.open(lease, turn_id)) for turn_id in asked.streamed
         }
-        ended = _attempt(runtime, lease, head, asked, list(replies.values()))
+        with working_on(in_hand(payloads)):
+            ended = _attempt(runtime, lease, head, asked, list(replies.values()))
         if isinstance(ended, Later):
             return ended
         for result in ended:
@@ -216,6 +228,8 @@ def _attempt(
         # is found again.
         fault = TurnFault(type=type(error).__name__, message=str(error), attempts=head.attempts)
         return _give_up(runtime, head, asked, fault)
+    except SessionErasedError:
+        return _too_late(lease.session_id, head, asked)
     except ModelBudgetError as error:
         # No attempt: the turn has not begun. Its time is drawn already, so that not all come back together.
         log.info("turn waits for the model", seconds=round(error.retry_after, 1), reason=str(error))
@@ -314,6 +328,8 @@ def _give_up(runtime: Runtime, head: Head, asked: Asked, fault: TurnFault) -> li
         known = runtime.persistence.load(payload.session_id, turn_id=asked.turn_id)
         if known is not None and known.turn is not None:
             return [TurnResult.model_validate(known.turn.result)]
+    except SessionErasedError:
+        return _too_late(payload.session_id, head, asked)
     except InvalidInputError as error:
         # No later try could record it either, and the turns behind it must not wait for one.
         log.error("failure cannot be recorded", **facts(error))
@@ -321,6 +337,11 @@ def _give_up(runtime: Runtime, head: Head, asked: Asked, fault: TurnFault) -> li
         log.warning("failure not recorded yet", **facts(error))
         return _later(runtime, head, error)
     return [_failed_result(payload.kind, payload.session_id, turn_id, fault) for turn_id in asked.turn_ids]
+
+
+def _too_late(session_id: str, head: Head, asked: Asked) -> list[TurnResult]:
+    log.info("turn dropped: its user was erased after it was accepted", attempt=head.attempts)
+    return erased(session_id, asked.turn_ids, head.attempts)
 
 
 def _later(runtime: Runtime, head: Head, error: Exception) -> Later:

@@ -9,6 +9,7 @@
     │   ├── SessionNotFoundError
     │   ├── SessionAccessError       the session is not one of the user it is asked for
     │   ├── SessionConflictError     the session moved on since it was loaded        retryable
+    │   ├── SessionErasedError       the session, or its user, was erased after the turn was accepted
     │   ├── SessionMigrationError    its state could not be brought to our schema version
     │   └── SessionTooNewError       its state is of a newer schema version          retryable
     ├── StoreError                   the database answered with an error
@@ -67,6 +68,7 @@ __all__ = [
     "SessionAccessError",
     "SessionBusyError",
     "SessionConflictError",
+    "SessionErasedError",
     "SessionError",
     "SessionMigrationError",
     "SessionNotFoundError",
@@ -162,6 +164,10 @@ class SessionConflictError(SessionError):
         self.session_id = session_id
         self.expected_version = expected_version
         self.actual_version = actual_version
+
+
+class SessionErasedError(SessionError):
+    """The session, or the user it belonged to, was erased after this turn was accepted; nothing was written."""
 
 
 class SessionMigrationError(SessionError):

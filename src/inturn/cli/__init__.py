@@ -33,6 +33,9 @@ app.add_typer(turns, name="turns", help="The turns that failed: look at them, ru
 audit = typer.Typer(no_args_is_help=True)
 app.add_typer(audit, name="audit", help="The audit log: who read, changed, exported or erased what.")
 
+users = typer.Typer(no_args_is_help=True)
+app.add_typer(users, name="users", help="All there is of one user: hand it out, or erase it.")
+
 keys = typer.Typer(no_args_is_help=True)
 app.add_typer(keys, name="keys", help="The keys by which the store is encrypted.")
 
@@ -301,6 +304,43 @@ def audit_show_command(
     from inturn.cli.audit import run_show
 
     raise typer.Exit(run_show(session, user, since, directory, as_json=as_json))
+
+
+USER = typer.Argument(help="The user's ID.", metavar="USER", show_default=False)
+
+
+@users.command("export", epilog="Example: inturn users export ann --output ann.jsonl")
+def users_export_command(
+    user: Annotated[str, USER],
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="A file, for you alone; else standard output.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Write all there is of a user, one JSON object a line: sessions, messages, turns that wait or failed.
+
+    With --json and a file the report is a JSON object too.
+    """
+    from inturn.cli.users import run_export
+
+    raise typer.Exit(run_export(user, output, as_json=as_json))
+
+
+@users.command("erase", epilog="Example: inturn users erase ann --dry-run")
+def users_erase_command(
+    user: Annotated[str, USER],
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Count only, and remove nothing.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Without a question.")] = False,
+    patience: Annotated[float, typer.Option(help="Seconds that a turn which runs is given to end.")] = 30.0,
+    as_json: Json = False,
+) -> None:
+    """Remove all there is of a user, from store, archive, Redis, results and broker. It cannot be undone.
+
+    May be stopped and repeated at any time. Exit code 1: the answer was no, or they went on writing.
+    """
+    from inturn.cli.users import run_erase
+
+    raise typer.Exit(run_erase(user, patience, dry_run=dry_run, yes=yes, as_json=as_json))
 
 
 @db.command("upgrade", epilog="Example: DATABASE_URL=postgresql://localhost/chat inturn db upgrade")
