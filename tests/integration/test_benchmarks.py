@@ -61,6 +61,24 @@ def test_of_200_webhooks_in_flight_each_is_answered_and_one_turn() -> None:
     assert result["longest"] >= result["p99"] >= result["p50"] > 0
 
 
+@pytest.mark.process
+def test_the_benchmark_of_encryption_compares_turns_of_one_run() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks.encryption", "memory", "sqlite", "--rounds", "4"],
+        cwd=ROOT,
+        env=clean_environment(),
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+
+    assert done.returncode == 0, done.stderr
+    (line,) = done.stdout.splitlines()
+    results = json.loads(line)["results"]
+    assert [result["store"] for result in results] == ["memory", "sqlite"]
+    assert all(result["plain"] > 0 and result["ratio"] > 0 for result in results)
+
+
 def test_a_store_that_does_not_exist_is_named() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "benchmarks.history", "reddis"],
