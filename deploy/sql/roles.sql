@@ -9,17 +9,17 @@
 --
 --     CREATE USER web PASSWORD '...' IN ROLE inturn_producer;           -- the web application, producers
 --     CREATE USER worker PASSWORD '...' IN ROLE inturn_worker;          -- workers of turns and deliveries
---     CREATE USER maintenance PASSWORD '...' IN ROLE inturn_retention;  -- a worker of the queue `maintenance`
+--     CREATE USER maintenance PASSWORD '...' IN ROLE inturn_retention;  -- a worker of the queue `maintenance`,
+--                                                                     -- and `inturn users erase`
 --     CREATE USER report PASSWORD '...' IN ROLE inturn_readonly;        -- people, and their reports
 --
 -- | may | producer | worker | retention | readonly |
 -- | --- | --- | --- | --- | --- |
 -- | read sessions, messages, turns | yes | yes | yes | yes |
--- | begin sessions | no | yes | no | no |
--- | change sessions, append messages and turns | no | yes | yes | no |
+-- | begin and change sessions, append messages and turns | no | yes | yes | no |
 -- | change or delete single messages or turns | no | no | their content only | no |
 -- | delete sessions, with all that was said | yes | no | yes | no |
--- | accept turns (INTURN_INBOX=database) | yes | yes | looks only | looks only |
+-- | accept turns (INTURN_INBOX=database) | yes | yes | removes them | looks only |
 -- | change the schema | no | no | no | no |
 --
 -- The tables are those of the default names; change them here if yours have others.
@@ -53,10 +53,11 @@ GRANT INSERT, UPDATE ON agent_sessions TO inturn_worker;
 -- What was said is never changed: a worker that is taken over can add to a history, and not rewrite it.
 GRANT INSERT ON agent_messages, agent_turns TO inturn_worker;
 
-GRANT UPDATE ON agent_sessions TO inturn_retention;
--- It only sets statuses, which append nothing; but the statement is that of every commit.
+-- It marks sessions as abandoned, and begins the tombstones of those that were erased.
+GRANT INSERT, UPDATE ON agent_sessions TO inturn_retention;
+-- Neither appends anything; but the statement is that of every commit.
 GRANT INSERT ON agent_messages, agent_turns TO inturn_retention;
--- The rotation of encryption keys seals these columns anew.
+-- The rotation of encryption keys seals these columns anew, and an erasure blanks them in others' sessions.
 GRANT UPDATE (content, name, tool_calls, event) ON agent_messages TO inturn_retention;
 GRANT UPDATE (result) ON agent_turns TO inturn_retention;
 
@@ -66,7 +67,8 @@ BEGIN
         REVOKE ALL ON agent_inbox
             FROM PUBLIC, inturn_producer, inturn_worker, inturn_retention, inturn_readonly;
         GRANT SELECT, INSERT, DELETE ON agent_inbox TO inturn_producer, inturn_worker;
-        GRANT SELECT ON agent_inbox TO inturn_retention, inturn_readonly;
+        GRANT SELECT, DELETE ON agent_inbox TO inturn_retention;
+        GRANT SELECT ON agent_inbox TO inturn_readonly;
         EXECUTE format(
             'GRANT USAGE ON SEQUENCE %s TO inturn_producer, inturn_worker',
             pg_get_serial_sequence('agent_inbox', 'position')
