@@ -26,12 +26,14 @@ from benchmarks.fleet import Fleet, fleet
 from benchmarks.history import machine
 from inturn.client import Client
 from inturn.persistence.schema import upgrade
-from inturn.retention import RetentionReport
+from inturn.retention import STAGES, RetentionReport
 from inturn.session.state import utcnow
 from tests.nodes import worker_container
 
 GOAL = 1.3
 PRODUCERS = 4
+MOST_SCANS = len(STAGES)
+"""Where none has a status, PostgreSQL may go over all to find that out; for no page and no batch."""
 
 _FILL = """
 WITH s AS (
@@ -225,7 +227,7 @@ def main() -> int:
     result = measure(arguments.sessions, arguments.messages, arguments.seconds)
     _print(Console(stderr=True), result)
     print(json.dumps({"machine": machine(), "retention": asdict(result)}))
-    return int(result.ratio > GOAL or any(result.scans.values()))
+    return int(result.ratio > GOAL or any(count > MOST_SCANS for count in result.scans.values()))
 
 
 if __name__ == "__main__":
