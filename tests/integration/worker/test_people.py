@@ -17,7 +17,7 @@ from inturn.client import Client
 from inturn.contract import DeadLetter, TurnFault
 from inturn.erasure import erase_user
 from inturn.people import export_user
-from inturn.persistence import PersistenceAdapter
+from inturn.persistence import PersistenceAdapter, Target
 from inturn.persistence.archiving import ArchivingAdapter
 from inturn.persistence.memory import MemoryAdapter
 from inturn.session import create_session
@@ -139,7 +139,7 @@ def test_an_erasure_that_dies_at_any_call_of_redis_is_ended_by_the_next_one(
         pass
 
     left = [0]
-    send = AbstractConnection.send_packed_command
+    send: Any = AbstractConnection.send_packed_command
 
     def count_down(self: AbstractConnection, *args: Any, **kwargs: Any) -> Any:
         left[0] -= 1
@@ -174,7 +174,7 @@ def test_the_archive_goes_too_and_is_exported(turn_settings: Settings, redis: Re
     for name in ("kept", "old"):
         session = create_session(name, user_id="ada")
         store.commit(session, [create_message(name, "user", MARK, user_id="ada")], expected_version=0)
-    store.hot.delete_sessions([erasure.Target("old")])
+    store.hot.delete_sessions([Target("old")])
 
     lines = list(export_user(turn_settings, store, redis, "ada"))
     assert [line["archived"] for line in lines if line["type"] == "session"] == [False, True]

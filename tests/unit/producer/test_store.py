@@ -65,7 +65,7 @@ def test_after_somebody_has_waited_in_vain_one_tries_now_and_then_and_the_others
     asked = []
     is_away = True
 
-    def load(self: MemoryAdapter, session_id: str) -> None:
+    def load(self: MemoryAdapter, session_id: str, **_more: object) -> None:
         asked.append(session_id)
         if is_away:
             time.sleep(0.15)
@@ -93,7 +93,7 @@ def test_after_somebody_has_waited_in_vain_one_tries_now_and_then_and_the_others
 
 
 def test_one_lost_connection_refuses_nobody_else(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(MemoryAdapter, "load", lambda *_: (_ for _ in ()).throw(StoreUnavailableError()))
+    monkeypatch.setattr(MemoryAdapter, "load", lambda *_, **__: (_ for _ in ()).throw(StoreUnavailableError))
     store = Store(load_settings(database_url="memory://"))
     with pytest.raises(StoreUnavailableError), store.use() as adapter:
         adapter.load("s")
