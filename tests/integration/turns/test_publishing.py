@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from celery import Celery
 
 from inturn.embedded.ports import free_port
@@ -20,7 +22,8 @@ def test_the_messages_that_wait_are_counted_whatever_their_priority(valkey: Embe
             assert count_messages(app, "another") == 0
         finally:
             with app.connection_for_write() as connection:
-                connection.default_channel.queue_purge("turns")
+                channel: Any = connection.default_channel
+                channel.queue_purge("turns")
         assert count_messages(app, "turns") == 0
 
 

@@ -105,8 +105,8 @@ def test_a_session_is_woken_again_soon_after_a_crash_and_not_while_many_messages
 
     def due_in() -> float:
         score: Any = redis_client.zscore(keys[0], "s")
-        seconds, microseconds = redis_client.time()  # type: ignore[misc]
-        return score / 1000 - seconds - microseconds / 1e6
+        now: Any = redis_client.time()
+        return float(score / 1000 - now[0] - now[1] / 1e6)
 
     def wait_and_sweep(*, backlog: bool) -> list[Kicked]:
         redis_client.zadd(keys[0], {"s": 1})
