@@ -167,7 +167,7 @@ class SessionConflictError(SessionError):
 
 
 class SessionErasedError(SessionError):
-    """The session, or the user it belonged to, was erased after the turn was accepted; nothing was written."""
+    """The session, or the user it belonged to, was erased after the turn was accepted; nothing is written."""
 
 
 class SessionMigrationError(SessionError):
