@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import base64
 import json
+import secrets
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import SecretStr
 from redis import Redis
 from redis.connection import AbstractConnection
 from starlette.testclient import TestClient
 
 from inturn import erasure
+from inturn.audit.reading import read_audit_log
 from inturn.client import Client
 from inturn.contract import DeadLetter, TurnFault
 from inturn.erasure import erase_user
@@ -20,6 +24,7 @@ from inturn.people import export_user
 from inturn.persistence import PersistenceAdapter, Target
 from inturn.persistence.archiving import ArchivingAdapter
 from inturn.persistence.memory import MemoryAdapter
+from inturn.persistence.opening import open_store
 from inturn.session import create_session
 from inturn.session.state import create_message
 from inturn.settings import Settings
@@ -206,3 +211,26 @@ def test_a_turn_that_runs_is_stopped_first(
     assert report.cut_off == 0
     assert MARK not in in_store(store_url)
     assert MARK not in in_redis(broker_url)
+
+
+def test_it_is_in_the_audit_log_and_takes_no_key(
+    turn_settings: Settings, redis: Redis, store_url: str, tmp_path: Path, at_once: None
+) -> None:
+    key = base64.b64encode(secrets.token_bytes(32)).decode()
+    settings = turn_settings.model_copy(
+        update={"audit_log": tmp_path / "audit", "encryption_keys": SecretStr(f"lost:{key}")}
+    )
+    with open_store(settings) as store:
+        session = create_session("s", user_id="ada", data={"word": MARK})
+        store.commit(session, [create_message("s", "user", MARK, user_id="ada")], expected_version=0)
+    settings = settings.model_copy(update={"encryption_keys": None})
+
+    with open_store(settings) as store:
+        assert erase_user(settings, store, redis, "ada").sessions == 1
+        assert store.load("s") is None
+
+    records = list(read_audit_log(tmp_path / "audit", user_id="ada"))
+    told = [each for each in records if each.get("call") == "erase_user"]
+    assert {each["outcome"] for each in told} == {"asked", "done"}
+    assert all(each["sessions"] == ["s"] for each in told)
+    assert not any("inturn:erased" in session for each in records for session in each["sessions"])
