@@ -17,6 +17,7 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 
+from inturn import erasure
 from inturn.persistence import PersistenceAdapter
 from inturn.session import create_session
 from inturn.session.state import create_message
@@ -43,6 +44,7 @@ def url(
 ) -> Iterator[str]:
     """The API with a session and a turn in it, under the IDs that its description gives as examples."""
     monkeypatch.setattr(events, "LONGEST_STREAM", 0.05)
+    monkeypatch.setattr(erasure, "SETTLE_SECONDS", 0.001)
     lines = [create_message("user-123", "user", f"line {number}") for number in range(3)]
     store.commit(create_session("user-123"), lines, expected_version=0)
     given = load_settings(redis_url=broker_url, database_url=store_url, api_keys=KEYS, jwt_secret=SECRET)
