@@ -29,8 +29,8 @@ PAGE = 200
 """Sessions that are looked at at once; a run that ends goes on with the page in which it was."""
 BATCH = 25
 """Sessions that are deleted in one transaction: with 20 messages each, that takes milliseconds."""
-REST = 2.0
-"""How long a run rests after each batch, in times of what the batch took: turns need the database too."""
+REST = 4.0
+"""How long a run rests after each piece of work, in times of what it took: turns need processor and store."""
 BUDGET_SECONDS = 60.0
 """How long one task is at work, below the broker's visibility time-out; the next one goes on."""
 
@@ -85,7 +85,8 @@ class _Work:
         self._policy = runtime.settings.retention_policy
         self._traces = Traces(runtime.redis, runtime.settings, runtime.app)
         self._channels = list_channels(runtime.channels)
-        self._deadline = time.monotonic() + BUDGET_SECONDS
+        self._rested = time.monotonic()
+        self._deadline = self._rested + BUDGET_SECONDS
 
     @cached_property
     def _export(self) -> SessionExport | None:
@@ -105,6 +106,7 @@ class _Work:
         stage = self._run.stage
         page = self._find(stage)
         due, skipped = self._due(stage, page.items)
+        self._rest()
         done = self._abandon(due) if stage == "idle" else self._delete(stage, due)
         if not done:
             return False
@@ -169,19 +171,20 @@ class _Work:
             report.exported += len(due)
         self._run.doomed = {session.id: self._turns(session) for session in due}
         self._note()
+        self._rest()
         gone: set[str] = set()
         done = 0
         for start in range(0, len(due), BATCH):
             if start and self._is_over():
                 break
-            started = time.monotonic()
             some = due[start : start + BATCH]
             gone |= set(
                 self._adapter.delete_sessions([Target(session.id, session.version) for session in some])
             )
             done += len(some)
-            self._rest(started)
+            self._rest()
         self._traces.forget({session_id: self._run.doomed[session_id] for session_id in gone})
+        self._rest()
         self._run.doomed = {}
         report.deleted[stage] += len(gone)
         report.messages += sum(session.message_count for session in due if session.id in gone)
@@ -191,18 +194,17 @@ class _Work:
         return True
 
     def _abandon(self, due: Sequence[SessionState]) -> bool:
-        for session in due:
+        for place, session in enumerate(due):
             if self._save is not None:
-                if self._is_over():
+                if place and self._is_over():
                     return False
-                started = time.monotonic()
                 session.set_status("abandoned")
                 try:
                     self._adapter.commit(session, expected_version=session.version)
                 except SessionConflictError:
                     self._report.skipped += 1
                     continue
-                self._rest(started)
+                self._rest()
             self._report.abandoned += 1
         return True
 
@@ -232,8 +234,10 @@ class _Work:
         if self._save is not None:
             self._save(self._run)
 
-    def _rest(self, started: float) -> None:
-        time.sleep(min(1.0, REST * (time.monotonic() - started)))
+    def _rest(self) -> None:
+        if self._save is not None:  # for who only counts, nobody has to wait
+            time.sleep(min(1.0, REST * (time.monotonic() - self._rested)))
+        self._rested = time.monotonic()
 
     def _is_over(self) -> bool:
         return time.monotonic() > self._deadline or bool(stopping)
