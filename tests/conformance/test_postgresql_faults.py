@@ -154,6 +154,14 @@ class TestKilledConnections:
         assert adapter.load(session.id) is not None
 
 
+def is_away(adapter: PersistenceAdapter) -> bool:
+    try:
+        adapter.ping()
+    except StoreUnavailableError:
+        return True
+    return False
+
+
 class TestServerAway:
     @pytest.fixture(scope="class")
     @classmethod
@@ -176,6 +184,7 @@ class TestServerAway:
             at_once([adapter], lambda each, _: each.load(session.id))
             if crash:
                 server.kill()
+                wait_until(lambda: is_away(adapter), what="the processes of the server to miss it")
             else:
                 server.stop()
             turn = TurnRecord(session_id=session.id, turn_id="t")

@@ -27,8 +27,6 @@ class Heartbeat:
         self._mailbox = mailbox
         self._every = every
         self._leases: dict[str, Lease] = {}
-        self._told: set[str] = set()
-        """The tokens of lost leases that the log knows of."""
         self._lock = threading.Lock()
         self._stopped = threading.Event()
         self._thread: threading.Thread | None = None
@@ -58,15 +56,15 @@ class Heartbeat:
     def beat(self) -> None:
         """Renew all leases once."""
         with self._lock:
-            held = dict(self._leases)
-        # What was lost at the last beat and is held still. One that its owner has just given back looks the
-        # same to a renewal, but is gone from here in a moment.
-        lost = {token: lease for token, lease in held.items() if lease.lost}
-        for token, lease in lost.items():
-            if token not in self._told:
+            leases = [lease for lease in self._leases.values() if not lease.lost]
+        self._mailbox.renew_all(leases)
+        lost = [lease for lease in leases if lease.lost]
+        if lost:
+            # One that its owner has just given back looks the same to a renewal, but is gone in a moment.
+            self._stopped.wait(0.05)
+        for lease in lost:
+            if lease.token in self._leases:
                 log.warning("lease lost", session_id=lease.session_id, fence=lease.fence)
-        self._told = set(lost)
-        self._mailbox.renew_all([lease for lease in held.values() if not lease.lost])
 
     def _run(self) -> None:
         while not self._stopped.wait(self._every):

@@ -443,7 +443,7 @@ def test_a_delivery_disturbs_no_turn_that_runs(
 
     receiver.answering = answer
     start_worker()
-    say("s", "first, in two parts: one of them comes now, one later", turn_id="1").get(timeout=30)
+    say("s", "first, in two parts: one of them comes now, one then", turn_id="1").get(timeout=30)
     wait_until(lambda: receiver.requests)
     second = say("s", "second sleep 1.5", turn_id="2")
     wait_until(lambda: len(read_journal(journal)) == 2)

@@ -216,7 +216,7 @@ class TestOneUser:
         assert client.status("s", "s:1") == "done"
         assert post(web, "s", BOB, key="2").status_code == 404
         assert web.get("/turns/s:1", headers=BOB).status_code == 404
-        assert post(web, "s", ADA, key="2").status_code == 202
+        assert post(web, "s", ADA, key="2").status_code in (200, 202), "accepted, and perhaps done already"
 
     @pytest.mark.parametrize("begun", ["waits", "is stored"])
     def test_does_not_get_a_session_that_another_has_begun_since_it_was_looked_for(

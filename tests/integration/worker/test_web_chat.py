@@ -23,7 +23,8 @@ def test_the_page_is_public_and_all_it_is_made_of_is_its_own(here: WebHere) -> N
         "chat/chat.css": "text/css",
         "chat/icon.svg": "image/svg+xml",
         **{
-            f"chat/{name}.js": "text/javascript" for name in ("api", "chat", "conversation", "outbox", "view")
+            f"chat/{name}.js": "text/javascript"
+            for name in ("api", "chat", "conversation", "outbox", "patience", "view")
         },
     }
 
