@@ -48,7 +48,8 @@ def _work(runtime: Runtime, lease: Lease, head: Head | None) -> None:
         with structlog.contextvars.bound_contextvars(session_id=lease.session_id, turn_id=head.turn_id):
             later = _take(runtime, lease, head)
         if later is not None:
-            mailbox.release(lease, delay=later.delay, counts=later.counts)
+            if not mailbox.release(lease, delay=later.delay, counts=later.counts):
+                _tell_lost(lease)
             return
         done += 1
         fair = done < settings.drive_turns and time.monotonic() - began < settings.drive_seconds
@@ -58,8 +59,12 @@ def _work(runtime: Runtime, lease: Lease, head: Head | None) -> None:
         if finished.publish is not None and not leave:
             publish_delivery(runtime.app, lease.session_id)
         elif finished.outcome == "lost":
-            log.warning("deliveries ended: lease lost", session_id=lease.session_id, fence=lease.fence)
+            _tell_lost(lease)
         head = finished.head
+
+
+def _tell_lost(lease: Lease) -> None:
+    log.warning("deliveries ended: lease lost", session_id=lease.session_id, fence=lease.fence)
 
 
 def _take(runtime: Runtime, lease: Lease, head: Head) -> Later | None:

@@ -136,7 +136,8 @@ def _work(runtime: Runtime, lease: Lease, head: Head, own_id: str, results: list
             ended = _take(runtime, lease, head)
         now = time.monotonic()
         if isinstance(ended, Later):
-            runtime.mailbox.release(lease, delay=ended.delay, counts=ended.counts)
+            if not runtime.mailbox.release(lease, delay=ended.delay, counts=ended.counts):
+                _tell_lost(lease)
             return not ended.behind
 
         def store(ended: Sequence[TurnResult], head: Head = head, took: float = now - started) -> None:
@@ -161,9 +162,13 @@ def _work(runtime: Runtime, lease: Lease, head: Head, own_id: str, results: list
         if finished.publish is not None and not leave:
             publish_turn(runtime.app, lease.session_id, finished.publish)
         elif finished.outcome == "lost":
-            log.warning("drive ended: lease lost", session_id=lease.session_id, fence=lease.fence)
+            _tell_lost(lease)
         next_head = finished.head
     return True
+
+
+def _tell_lost(lease: Lease) -> None:
+    log.warning("drive ended: lease lost", session_id=lease.session_id, fence=lease.fence)
 
 
 def _leave_inbox(runtime: Runtime, session_id: str, turn_ids: Sequence[str]) -> None:

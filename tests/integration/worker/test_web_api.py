@@ -56,7 +56,7 @@ def url(
 
 @api.parametrize()
 @settings(
-    max_examples=40,
+    max_examples=20,
     derandomize=True,
     database=None,
     deadline=None,
