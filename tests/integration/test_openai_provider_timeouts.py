@@ -202,12 +202,12 @@ class TestFirstToken:
         with server_that_streams(api, thinks) as server:
             error = failure(
                 OpenAIProvider(
-                    "m", api=api, base_url=server.url, first_token_timeout=4 * SHORT, timeout=5 * SHORT
+                    "m", api=api, base_url=server.url, first_token_timeout=10 * SHORT, timeout=11 * SHORT
                 ),
                 way="stream",
             )
 
-        assert str(error) == "the answer was not complete within 1.5 seconds (timeout)"
+        assert str(error) == "the answer was not complete within 3.3 seconds (timeout)"
 
 
 class TestWholeCall:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import importlib.util
 import os
@@ -91,9 +92,15 @@ class EmbeddedPostgres:
         self._process = None
 
     def kill(self) -> None:
-        """End the server as a crash would, with SIGKILL; its data stay."""
+        """End the server as a crash would, with SIGKILL to all its processes; its data stay."""
         if self._process is not None:
+            # Left to themselves, the processes of its connections would answer for a while.
+            children = Path(f"/proc/{self._process.pid}/task/{self._process.pid}/children")
+            pids = children.read_text().split() if children.exists() else []
             self._process.kill()
+            for pid in pids:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(int(pid), signal.SIGKILL)
             self._process.wait()
             self._process = None
 

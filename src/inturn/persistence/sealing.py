@@ -9,8 +9,8 @@ ID, and in a message also to its role: in any other row it cannot be opened.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, cast
 
 from pydantic import ValidationError
 
@@ -144,10 +144,19 @@ def _place(message: Message) -> tuple[str, ...]:
 
 
 def _empty() -> dict[str, Any]:
-    return {
-        name: SessionState.model_fields[name].get_default(call_default_factory=True)
-        for name in (*_SEALED - {"data"}, "history")
-    }
+    return {name: make() for name, make in _EMPTY.items()}
+
+
+def _maker(name: str) -> Callable[[], Any]:
+    field = SessionState.model_fields[name]
+    # Not by pydantic's `get_default`, which looks at the factory's signature each time: that costs more than
+    # the sealing, and fails now and then where many threads do it at once (in CPython 3.11).
+    if field.default_factory is None:
+        return lambda: field.default
+    return cast(Callable[[], Any], field.default_factory)
+
+
+_EMPTY = {name: _maker(name) for name in (*_SEALED - {"data"}, "history")}
 
 
 def _read(keys: KeyRing, sealed: str, *place: str) -> dict[str, Any]:
