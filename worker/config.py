@@ -78,4 +78,5 @@ def celery_config(settings: Settings) -> dict[str, Any]:
         "enable_utc": True,
         "timezone": "UTC",
         "beat_schedule": beat_schedule(settings),
+        "beat_scheduler": f"{__package__}.beat:Scheduler",
     }

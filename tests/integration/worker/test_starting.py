@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -55,3 +56,26 @@ def test_a_worker_with_wrong_settings_does_not_start_and_says_why(
 
     assert done.returncode != 0
     assert words in done.stderr
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_beat_that_is_stopped_while_it_starts_ends_in_order(
+    number: signal.Signals, worker_env: dict[str, str], tmp_path: Path
+) -> None:
+    arguments = ["-s", str(tmp_path / "schedule"), "--scheduler", "tests.slow_beat:Slow"]
+    beat = subprocess.Popen(
+        [sys.executable, "-m", "celery", "--quiet", "-A", "worker", "beat", *arguments],
+        env={**clean_environment(), **worker_env},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    assert beat.stdout is not None
+    said = next(line for line in beat.stdout if line == "opening\n")
+    beat.send_signal(number)
+
+    said += beat.communicate(timeout=60)[0]
+
+    assert beat.returncode == 0, said
+    assert said.count("opening") == 1, "the handler saves the schedule, and must not open it once more"
+    assert "Traceback" not in said
