@@ -13,8 +13,9 @@ _STOP = {signal.SIGTERM, signal.SIGINT}
 class Scheduler(PersistentScheduler):
     """Celery's, but a signal to stop waits until it is made.
 
-    Celery's handler of that signal saves the schedule. While the schedule is still being opened, that would open
-    it a second time in the middle of the first, which takes the file for corrupt, or finds modules half imported.
+    Celery's handler of that signal saves the schedule. While the schedule is still being opened, that would
+    open it a second time in the middle of the first, which takes the file for corrupt, or finds modules half
+    imported.
     """
 
     def setup_schedule(self) -> None:
