@@ -8,6 +8,7 @@ from inturn.contract import DeadLetter, Payload, RespondPayload, TurnResult, dec
 from inturn.errors import InturnError
 from inturn.turns import Head
 
+from .asked import REFUSED
 from .erased import ERASED
 from .runtime import Runtime
 
@@ -23,6 +24,8 @@ def bury(runtime: Runtime, session_id: str, head: Head, ended: Sequence[TurnResu
         text = payloads.get(result.turn_id)
         if result.error is None or text is None or result.error.type == ERASED:
             continue
+        if result.response.finish_reason == REFUSED:
+            continue  # run again, it would be refused again
         payload = _decoded(text)
         letter = DeadLetter(
             session_id=session_id,

@@ -25,6 +25,7 @@ from inturn.errors import (
     InvalidInputError,
     MailboxUnavailableError,
     ModelBudgetError,
+    SessionAccessError,
     SessionErasedError,
     SessionMigrationError,
     SessionTooNewError,
@@ -253,11 +254,11 @@ def _attempt(
 
 
 def _run(runtime: Runtime, lease: Lease, asked: Asked, replies: Sequence[OpenReply]) -> list[TurnResult]:
-    payload = asked.payload
+    payload, persistence = asked.payload, asked.reach(runtime.persistence)
     if isinstance(payload, RespondPayload):
         agent = runtime.agent.bind(
             payload.session_id,
-            persistence=runtime.persistence,
+            persistence=persistence,
             user_id=payload.user_id,
             budget=runtime.budget.of_turn(tenant_of(payload)),
         )
@@ -267,7 +268,7 @@ def _run(runtime: Runtime, lease: Lease, asked: Asked, replies: Sequence[OpenRep
         )
         return _answered(runtime, asked, payload, result)
     record = runtime.time_limit.run(
-        lambda: runtime.persistence.save_turn(
+        lambda: persistence.save_turn(
             payload.session_id,
             asked.turn_id,
             data=payload.data,
@@ -300,12 +301,10 @@ def _answered(
 
 
 def _give_up(runtime: Runtime, head: Head, asked: Asked, fault: TurnFault) -> list[TurnResult] | Later:
-    payload = asked.payload
+    payload, persistence = asked.payload, asked.reach(runtime.persistence)
     try:
         if isinstance(payload, RespondPayload):
-            agent = runtime.agent.bind(
-                payload.session_id, persistence=runtime.persistence, user_id=payload.user_id
-            )
+            agent = runtime.agent.bind(payload.session_id, persistence=persistence, user_id=payload.user_id)
             response = agent.record_failure(
                 payload.message,
                 fault,
@@ -330,11 +329,14 @@ def _give_up(runtime: Runtime, head: Head, asked: Asked, fault: TurnFault) -> li
             )
             return _answered(runtime, asked, payload, result)
         # An owner before us may have committed this one, too, and died before it could say so.
-        known = runtime.persistence.load(payload.session_id, turn_id=asked.turn_id)
+        known = persistence.load(payload.session_id, turn_id=asked.turn_id)
         if known is not None and known.turn is not None:
             return [TurnResult.model_validate(known.turn.result)]
     except SessionErasedError:
         return _too_late(payload.session_id, head, asked)
+    except SessionAccessError:
+        log.warning("turn refused: the session is not of the user that it is bound to")
+        return asked.refused(head.attempts)
     except InvalidInputError as error:
         # No later try could record it either, and the turns behind it must not wait for one.
         log.error("failure cannot be recorded", **facts(error))

@@ -12,8 +12,10 @@ from celery.app.task import Context
 
 from inturn.contract import RESPOND, SAVE_SESSION, TurnResult
 from inturn.envelopes import Envelopes
-from inturn.errors import InturnError, TurnFailedError
+from inturn.errors import InturnError, SessionAccessError, TurnFailedError
 from inturn.settings import Settings
+
+from .asked import REFUSED
 
 log = structlog.get_logger(__name__)
 
@@ -33,9 +35,11 @@ class Results:
 
     def store(self, result: TurnResult, *, own: bool, runtime: float) -> None:
         """Store the end of a turn; `own`: the running Celery task has its ID, so Celery tells of its end."""
-        error = None
+        error: InturnError | None = None
         if result.error is not None:
             error = TurnFailedError(f"{result.error.type}: {result.error.message}")
+            if result.response.finish_reason == REFUSED:
+                error = SessionAccessError(result.session_id)
         value = result.model_dump(mode="json")
         self._store(
             result.turn_id, error or self._envelopes.seal_result(result.session_id, result.turn_id, value)

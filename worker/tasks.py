@@ -50,6 +50,7 @@ def respond(
     session_id: str | None = None,
     message: str | None = None,
     user_id: str | None = None,
+    bound: bool = False,
     channel: str | None = None,
     address: Mapping[str, Any] | None = None,
     metadata: Mapping[str, Any] | None = None,
@@ -71,6 +72,7 @@ def respond(
             session_id,
             message,  # type: ignore[arg-type]  # it is checked there
             user_id=user_id,
+            bound=bound,
             channel=channel,
             address=address,
             metadata=metadata,
@@ -92,6 +94,7 @@ def save_session(
     metadata: Mapping[str, Any] | None = None,
     messages: Sequence[Mapping[str, Any]] | None = None,
     user_id: str | None = None,
+    bound: bool = False,
     **unknown: Any,
 ) -> None:
     """Change a session from outside, in order with its turns."""
@@ -105,6 +108,7 @@ def save_session(
             metadata=metadata,
             messages=messages,
             user_id=user_id,
+            bound=bound,
         )
         return encode_payload(runtime.settings, payload), ENQUEUE
 

@@ -22,6 +22,7 @@ from inturn.errors import (
     MailboxFullError,
     MailboxUnavailableError,
     OverloadedError,
+    SessionAccessError,
     SessionBusyError,
     StoreUnavailableError,
     TurnCancelledError,
@@ -72,12 +73,13 @@ class TurnHandle:
         """Wait for the reply, at most `timeout` seconds (None: for ever).
 
         Raises `TurnFailedError` for a turn that was recorded as failed, `TurnCancelledError` for a dropped
-        one, `TurnTimeoutError` if there is no result yet: it is not lost, ask again. A turn that was stopped
+        one, `SessionAccessError` for a bound one in a session that is not its user's, `TurnTimeoutError` if
+        there is no result yet: it is not lost, ask again. A turn that was stopped
         gives what it had said until then, with the finish reason `interrupted`; one that was merged gives the
         reply of the turn that it became part of, with that one's `turn_id`.
         """
         for _, result in self._client.collect([self], timeout=timeout):
-            _check(result)
+            _check(self.session_id, result)
             return result.response
         raise TurnTimeoutError(
             f"turn {self.turn_id} has no result after {timeout} s ({self.status()}); it is not lost: "
@@ -130,6 +132,7 @@ class Client:
         *,
         turn_id: str | None = None,
         user_id: str | None = None,
+        bound: bool = False,
         channel: str | None = None,
         address: Mapping[str, Any] | None = None,
         metadata: Mapping[str, Any] | None = None,
@@ -145,9 +148,13 @@ class Client:
         the reply can be read while it is written: see `TurnHandle.stream`. With an `address`, a JSON object
         that `channel` reads, the reply is also sent there by a worker that has this channel.
 
+        `bound`: the turn acts for `user_id` alone. In a session of somebody else, or of nobody, it is refused
+        by the worker: nothing is read or written, and whoever asks for its result gets `SessionAccessError`.
+
         `overlap` is what happens if the session is busy: `enqueue` it behind the turns that wait; `merge` it
         with those before it of the same user and place into one turn, and wait `quiet` seconds for another;
-        `interrupt` the turn that runs; or `reject` it. Without them the settings decide, by channel.
+        `interrupt` the turn that runs (of a bound turn: `merge` it, for whose turn runs is not known yet); or
+        `reject` it. Without them the settings decide, by channel.
 
         Raises `InvalidInputError`, `MailboxFullError`, `OverloadedError`, `SessionBusyError` (with `reject`)
         or `MailboxUnavailableError` (with `INTURN_INBOX=database` for the database `StoreUnavailableError`);
@@ -158,6 +165,7 @@ class Client:
             session_id,
             message,
             user_id=user_id,
+            bound=bound,
             channel=channel,
             address=address,
             metadata=metadata,
@@ -177,12 +185,13 @@ class Client:
         metadata: Mapping[str, Any] | None = None,
         messages: Sequence[HistoryItem | Mapping[str, Any]] | None = None,
         user_id: str | None = None,
+        bound: bool = False,
         turn_id: str | None = None,
     ) -> TurnHandle:
         """Enqueue a change of a session from outside, in order with its turns.
 
-        `data` and `metadata` are merged into what is there, `messages` are appended to the history. Raises
-        as `respond` does.
+        `data` and `metadata` are merged into what is there, `messages` are appended to the history. `bound`
+        is as in `respond`. Raises as that does.
         """
         payload = save_session_payload(
             self.settings,
@@ -192,6 +201,7 @@ class Client:
             metadata=metadata,
             messages=messages,
             user_id=user_id,
+            bound=bound,
         )
         text = encode_payload(self.settings, payload)
         return self._offer(session_id, create_turn_id(session_id, turn_id), text)
@@ -359,7 +369,7 @@ class Client:
                 "go on after the last piece's ID",
                 turn_id=turn_id,
             )
-        _check(result)
+        _check(handle.session_id, result)
 
     def _offer(self, session_id: str, turn_id: str, payload: str, overlap: Overlap = ENQUEUE) -> TurnHandle:
         try:
@@ -388,7 +398,9 @@ class Client:
                 raise
 
 
-def _check(result: TurnResult) -> None:
+def _check(session_id: str, result: TurnResult) -> None:
     if result.error is not None:
+        if result.error.type == SessionAccessError.__name__:
+            raise SessionAccessError(session_id)
         kind = TurnCancelledError if result.error.type == "TurnCancelledError" else TurnFailedError
         raise kind(f"turn {result.turn_id} failed: {result.error.message}", turn_id=result.turn_id)

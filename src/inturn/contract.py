@@ -9,9 +9,9 @@ own with a retryable error, which leaves the turn to a newer worker.
 from __future__ import annotations
 
 from datetime import datetime
-from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, NamedTuple, Self
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
 from inturn.errors import InturnError, InvalidInputError
 from inturn.session.state import HistoryItem, Status, utcnow
@@ -71,15 +71,23 @@ class _Payload(BaseModel):
     v: int = PAYLOAD_VERSION
     session_id: str
     user_id: str | None = None
+    bound: bool = False
+    """Whether the turn acts for `user_id`: a worker refuses it in any other session."""
     accepted_at: datetime = Field(default_factory=utcnow)
+
+    @model_validator(mode="after")
+    def _names_whom_it_is_bound_to(self) -> Self:
+        if self.bound and self.user_id is None:
+            raise ValueError("a turn is bound to a user; give user_id with bound")
+        return self
 
 
 class RespondPayload(_Payload):
     """One user message that wants a reply; with `stream` its text can be read while it is written.
 
     With an `address` the reply is delivered on `channel` as well. A worker that does not know `stream` gives
-    the same reply as a whole, so it needs no format of its own. Neither do `images` and `address`: there was
-    no release before they came.
+    the same reply as a whole, so it needs no format of its own. Neither do `images`, `address` and `bound`:
+    there was no release before they came.
     """
 
     kind: Literal["respond"] = "respond"

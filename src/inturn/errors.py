@@ -140,8 +140,9 @@ class SessionAccessError(SessionError):
     Whether it is somebody else's or nobody's is not told; nothing was read or written.
     """
 
-    def __init__(self, session_id: str, user_id: str | None) -> None:
-        super().__init__(f"user {user_id!r} has no session {session_id!r}")
+    def __init__(self, session_id: str, user_id: str | None = None) -> None:
+        whose = "the user that the turn is bound to" if user_id is None else f"user {user_id!r}"
+        super().__init__(f"{whose} has no session {session_id!r}")
         self.session_id = session_id
         self.user_id = user_id
 

@@ -12,7 +12,13 @@ import pytest
 
 from inturn import Agent, PersistenceManager, TurnContext, tool
 from inturn.agent import ModelReply, ScriptedProvider, ToolCall
-from inturn.errors import SessionAccessError, SessionConflictError
+from inturn.errors import (
+    InvalidInputError,
+    SessionAccessError,
+    SessionConflictError,
+    SessionError,
+    SessionNotFoundError,
+)
 from inturn.persistence import MemoryAdapter, MessageRepository, SessionRepository
 from inturn.session import SessionManager, create_session
 from inturn.session.state import SessionState, create_message
@@ -146,10 +152,74 @@ def test_a_tool_that_acts_for_its_user_reads_none(store: MemoryAdapter, session_
     assert found.session.data == {"note": SECRET}
 
 
-def test_a_turn_has_no_way_to_a_store_of_its_own() -> None:
-    names = [name for name in dir(TurnContext) if not name.startswith("_")]
+def test_what_a_tool_is_handed_reaches_its_users_sessions_alone(
+    store: MemoryAdapter, before: Any, session_id: str
+) -> None:
+    seen: dict[str, Any] = {}
 
-    assert [name for name in names if "persist" in name or "adapter" in name or "store" in name] == []
+    @tool
+    def look(turn: TurnContext) -> str:
+        """Read other conversations."""
+        reach = turn.persistence
+        seen["own"] = reach.find_session_by_id("anns-older")
+        seen["others"] = [
+            reach.find_session_by_id(session_id),
+            *reach.find_messages_by_session_id(session_id),
+            *reach.find_sessions_by_user_id("bob"),
+            *reach.find_messages_by_user_id("bob"),
+        ]
+        for call in (
+            lambda: reach.load(session_id),
+            lambda: reach.save_turn(session_id, "t", data={"note": "mine"}),
+            lambda: reach.create_session(user_id="bob"),
+        ):
+            with pytest.raises(SessionAccessError):
+                call()
+        with pytest.raises(SessionNotFoundError):
+            reach.update_collected_data(session_id, {"note": "mine"})
+        with pytest.raises(InvalidInputError):
+            reach.acting_for("bob")
+        with pytest.raises(SessionError):
+            reach.get_adapter()
+        assert reach.delete_session(session_id) is False
+        seen["ended"] = True
+        return "looked"
+
+    PersistenceManager(store).create_session(id="anns-older", user_id="ann")
+    provider = ScriptedProvider([ModelReply({}, tool_calls=(ToolCall("1", "look", "{}"),)), "No."])
+    # As in a worker: the agent reaches everybody's sessions, and only the turn says whose it is.
+    agent = Agent(
+        "Desk",
+        provider=provider,
+        persistence=PersistenceManager(store),
+        session_id="anns",
+        user_id="ann",
+        tools=[look],
+    )
+    agent.respond("Look at the other one")
+
+    assert seen["own"].user_id == "ann"
+    assert seen["others"] == [None]
+    assert seen["ended"]
+    kept = [row for row in store.get_snapshot()["sessions"] if not row["id"].startswith("anns")]
+    assert kept == before["sessions"]
+
+
+@pytest.mark.parametrize("stored", [True, False], ids=["nobody", "no store"])
+def test_a_turn_of_nobody_and_an_agent_without_a_store_hand_out_none(
+    store: MemoryAdapter, stored: bool
+) -> None:
+    def look(turn: TurnContext) -> str:
+        with pytest.raises(SessionError, match="user_id" if stored else "in no store"):
+            turn.persistence.find_session_by_id("bobs")
+        return "nothing"
+
+    provider = ScriptedProvider(["Hello."])
+    persistence = PersistenceManager(store) if stored else None
+    user_id = None if stored else "ann"
+    agent = Agent("Desk", provider=provider, persistence=persistence, user_id=user_id, knowledge=look)
+
+    assert agent.respond("Hello").message == "Hello."
 
 
 class TestForgedStates:

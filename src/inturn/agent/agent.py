@@ -328,6 +328,7 @@ class Agent:
                 journal=Journal(self.session, turn_id),
                 length=self.session.length,
                 budget=self._budget,
+                persistence=self.session.get_persistence_manager(),
             )
             scene.context.update({**self._conversation.context, **self._provided(session.id), **scene.ids})
             outcome = yield from Turn(scene, streams=streams, stopped=stopped).run()

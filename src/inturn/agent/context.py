@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from inturn.errors import InvalidInputError
+from inturn.errors import InvalidInputError, SessionError
 from inturn.session.state import HistoryItem, SessionState
 from inturn.values import to_json
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from inturn.agent.budget import TurnBudget
     from inturn.agent.definition import Definition
     from inturn.agent.journal import Journal
+    from inturn.persistence.manager import PersistenceManager
 
 
 @dataclass
@@ -43,6 +44,8 @@ class Scene:
     length: int
     """How many messages the session has, those included that are not saved yet."""
     budget: TurnBudget | None = None
+    persistence: PersistenceManager | None = None
+    """Where the sessions of the agent are."""
 
     @property
     def ids(self) -> dict[str, Any]:
@@ -111,6 +114,20 @@ class TurnContext:
     def context(self) -> Mapping[str, Any]:
         """The agent's context; read only."""
         return MappingProxyType({**self._scene.context, **self._effects.context})
+
+    @property
+    def persistence(self) -> PersistenceManager:
+        """What is stored of the turn's user: their sessions, and nobody else's.
+
+        Of any other session, this one included if somebody else began it, finds return nothing; loads and
+        changes raise `SessionAccessError`. This turn's own session is changed by the methods here: written to
+        through the store, it would have the turn taken anew. Raises `SessionError` where the turn is of
+        nobody in particular, and for an agent without persistence.
+        """
+        if self.user_id is None or self._scene.persistence is None:
+            missing = "of nobody in particular: give user_id" if self.user_id is None else "kept in no store"
+            raise SessionError(f"nothing is stored of the user of turn {self.turn_id}: it is {missing}")
+        return self._scene.persistence.acting_for(self.user_id)
 
     def set_data(self, patch: Mapping[str, Any]) -> None:
         """Merge `patch` into the collected data; None as a value empties a field.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
@@ -9,7 +10,8 @@ from types import TracebackType
 from typing import Any, Self
 
 from inturn.contract import Response, TurnResult
-from inturn.errors import InvalidInputError, SessionAccessError
+from inturn.errors import InvalidInputError, SessionAccessError, SessionError
+from inturn.ids import check_id
 from inturn.persistence.adapter import Committed, Loaded, PersistenceAdapter
 from inturn.persistence.conflicts import repeat_on_conflict
 from inturn.persistence.repositories import MessageRepository, SessionRepository
@@ -68,13 +70,30 @@ class PersistenceManager:
         self._owned = isinstance(adapter, str)
         self._adapter = _opened(adapter) if isinstance(adapter, str) else adapter
         self.auto_save = auto_save
-        self.user_id = user_id
         self.history_window = history_window
-        self._sessions = SessionRepository(self._adapter, user_id=user_id, schema=self._schema)
-        self._messages = MessageRepository(self._adapter, user_id=user_id, schema=self._schema)
+        self._act_for(user_id)
+
+    def acting_for(self, user_id: str) -> PersistenceManager:
+        """The same sessions, for this user alone; the adapter stays this manager's to close.
+
+        Raises `InvalidInputError` where this manager acts for another user.
+        """
+        if self.user_id not in (None, check_id(user_id, "user ID")):
+            raise InvalidInputError(f"this manager acts for user {self.user_id!r}, and for nobody else")
+        theirs = copy.copy(self)
+        theirs._act_for(user_id)
+        return theirs
 
     def get_adapter(self) -> PersistenceAdapter:
-        """The adapter, for queries that the manager has no method for."""
+        """The adapter, for queries that the manager has no method for.
+
+        It reaches everybody's sessions: a manager that acts for one user raises `SessionError`.
+        """
+        if self.user_id is not None:
+            raise SessionError(
+                "a manager that acts for one user gives no adapter, for that reaches everybody's sessions; "
+                "use the one that the manager was made of"
+            )
         return self._adapter
 
     def close(self) -> None:
@@ -151,9 +170,9 @@ class PersistenceManager:
         return self._sessions.update_route_step(session_id, route, step)
 
     @timed
-    def delete_session(self, session_id: str) -> bool:
-        """Delete a session with its messages; False if there was none."""
-        return self._sessions.delete(session_id)
+    def delete_session(self, session_id: str, *, expected_version: int | None = None) -> bool:
+        """Delete a session with its messages; False if there was none, or none of `expected_version`."""
+        return self._sessions.delete(session_id, expected_version=expected_version)
 
     # Messages
 
@@ -313,6 +332,11 @@ class PersistenceManager:
                     session = self._commit(session, (), record).session
 
         repeat_on_conflict(write)
+
+    def _act_for(self, user_id: str | None) -> None:
+        self.user_id = user_id
+        self._sessions = SessionRepository(self._adapter, user_id=user_id, schema=self._schema)
+        self._messages = MessageRepository(self._adapter, user_id=user_id, schema=self._schema)
 
     def _load(self, session_id: str, turn_id: str | None = None, *, window: int) -> Loaded | None:
         found = self._adapter.load(session_id, last_messages=window, turn_id=turn_id)

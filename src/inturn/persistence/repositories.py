@@ -155,11 +155,11 @@ class SessionRepository:
 
         return self.change(session_id, edit).session
 
-    def delete(self, session_id: str) -> bool:
-        """Delete a session with its messages; False if there was none."""
+    def delete(self, session_id: str, *, expected_version: int | None = None) -> bool:
+        """Delete a session with its messages; False if there was none, or none of `expected_version`."""
         if self._user_id is not None and self.find_stored(session_id) is None:
             return False
-        return bool(self._adapter.delete_sessions([Target(session_id)]))
+        return bool(self._adapter.delete_sessions([Target(session_id, expected_version)]))
 
     def change(self, session_id: str, edit: Callable[[SessionState], Sequence[Message] | None]) -> Committed:
         """Load a session, let `edit` change it and name messages to append, and commit.

@@ -10,7 +10,7 @@ from typing import Any
 
 from inturn.errors import InvalidInputError, SessionConflictError, SessionError
 from inturn.ids import check_id, create_message_id
-from inturn.persistence.adapter import Committed, PersistenceAdapter, Target
+from inturn.persistence.adapter import Committed, PersistenceAdapter
 from inturn.persistence.conflicts import TRIES, repeat_on_conflict
 from inturn.persistence.manager import PersistenceManager
 from inturn.persistence.memory import MemoryAdapter
@@ -223,7 +223,7 @@ class SessionManager:
             self._id = new.id
             self._hold(new).show(copies)
             if stored is not None:
-                self._persistence.get_adapter().delete_sessions([Target(stored.id, stored.version)])
+                self._persistence.delete_session(stored.id, expected_version=stored.version)
             return new
 
     # What the agent's turn engine uses

@@ -61,14 +61,18 @@ def overlap_of(
         raise InvalidInputError(f"quiet must be seconds from 0 to {LONGEST_QUIET:g}, not {quiet!r}")
     elif quiet and policy != "merge":
         raise InvalidInputError(f"quiet goes with overlap='merge', not with {policy!r}")
+    if policy == "interrupt" and payload.bound:
+        # Nobody has looked yet whose the session is, and so whose turn it would end.
+        policy = "merge"
     if policy not in _JOINING:
         return Overlap(policy)
     return Overlap(policy, _group(payload), _share(settings, payload, encoded), round(quiet * 1000))
 
 
 def _group(payload: RespondPayload) -> str:
-    """Messages of one user that are answered at the same place."""
-    place = json.dumps([payload.user_id, payload.channel, payload.address], sort_keys=True)
+    """Messages of one user that are answered at the same place, and with the same rights."""
+    bound = ["bound"] if payload.bound else []
+    place = json.dumps([payload.user_id, payload.channel, payload.address, *bound], sort_keys=True)
     return hashlib.sha256(place.encode()).hexdigest()[:16]
 
 

@@ -26,6 +26,7 @@ def respond_payload(
     message: str,
     *,
     user_id: str | None = None,
+    bound: bool = False,
     channel: str | None = None,
     address: Mapping[str, Any] | None = None,
     metadata: Mapping[str, Any] | None = None,
@@ -38,6 +39,7 @@ def respond_payload(
     return RespondPayload(
         session_id=check_id(session_id),
         user_id=None if user_id is None else check_id(user_id, "user ID"),
+        bound=_checked_bound(bound, user_id),
         message=_checked_message(settings, message),
         images=_checked_images(images, settings.max_payload_bytes),
         stream=_checked_flag(stream, "stream"),
@@ -56,6 +58,7 @@ def save_session_payload(
     metadata: Mapping[str, Any] | None = None,
     messages: Sequence[HistoryItem | Mapping[str, Any]] | None = None,
     user_id: str | None = None,
+    bound: bool = False,
 ) -> SaveSessionPayload:
     """Make the payload of a change from outside, or raise `InvalidInputError` that says what is wrong."""
     if status not in (None, "active", "completed", "abandoned"):
@@ -64,6 +67,7 @@ def save_session_payload(
     return SaveSessionPayload(
         session_id=check_id(session_id),
         user_id=None if user_id is None else check_id(user_id, "user ID"),
+        bound=_checked_bound(bound, user_id),
         data=_plain(data, "data"),
         status=status,
         metadata=_plain(metadata, "metadata"),
@@ -119,6 +123,12 @@ def _checked_flag(value: object, field: str) -> bool:
     if not isinstance(value, bool):
         raise InvalidInputError(f"{field} must be true or false, not {type(value).__name__}")
     return value
+
+
+def _checked_bound(bound: object, user_id: str | None) -> bool:
+    if _checked_flag(bound, "bound") and user_id is None:
+        raise InvalidInputError("a turn is bound to a user; give user_id with bound")
+    return bound is True
 
 
 def _history_item(settings: Settings, given: HistoryItem | Mapping[str, Any]) -> HistoryItem:
