@@ -26,6 +26,7 @@ WAKE_SESSIONS: Final = "wake_sessions"
 DELIVER: Final = "deliver"
 CANARY: Final = "canary"
 ROTATE_KEYS: Final = "rotate_keys"
+ERASE_USER: Final = "erase_user"
 
 TURNS_QUEUE: Final = "turns"
 MAINTENANCE_QUEUE: Final = "maintenance"
@@ -74,6 +75,9 @@ class _Payload(BaseModel):
     bound: bool = False
     """Whether the turn acts for `user_id`: a worker refuses it in any other session."""
     accepted_at: datetime = Field(default_factory=utcnow)
+    traceparent: str | None = None
+    """The trace of whoever enqueued it, as W3C has it, with `tracestate`; older workers do without."""
+    tracestate: str | None = None
 
     @model_validator(mode="after")
     def _names_whom_it_is_bound_to(self) -> Self:
@@ -146,6 +150,9 @@ class DeliveryNote(BaseModel):
     channel: str | None = None
     again: bool = False
     accepted_at: datetime = Field(default_factory=utcnow)
+    traceparent: str | None = None
+    """The trace of the turn, with `tracestate`."""
+    tracestate: str | None = None
 
 
 def decode_note(text: str | bytes) -> DeliveryNote:

@@ -11,6 +11,7 @@ from typing import Any, TextIO
 import structlog
 
 from inturn.settings import Settings
+from inturn.tracing import trace_ids
 from inturn.values import printable
 
 
@@ -24,10 +25,16 @@ def configure_logging(settings: Settings) -> None:
         structlog.stdlib.add_log_level,
         structlog.stdlib.add_logger_name,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
+        _add_trace,
         _quiet,
     ]
     structlog.configure(
-        processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        # What the level leaves out is left out before anything is done for it.
+        processors=[
+            structlog.stdlib.filter_by_level,
+            *shared,
+            structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
+        ],
         logger_factory=structlog.stdlib.LoggerFactory(),
         wrapper_class=structlog.stdlib.BoundLogger,
         cache_logger_on_first_use=True,
@@ -82,6 +89,12 @@ def _write_traceback(target: TextIO, exc_info: structlog.typing.ExcInfo) -> None
     structlog.dev.plain_traceback(whole, exc_info)
     for line in printable(whole.getvalue(), lines=True).rstrip("\n").split("\n"):
         target.write(f"\n    {line}")
+
+
+def _add_trace(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """By these IDs the lines of a trace are found, and from a line its trace."""
+    event.update(trace_ids())
+    return event
 
 
 def _quiet(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:

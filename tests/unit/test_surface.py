@@ -12,7 +12,18 @@ import pytest
 
 from inturn import errors
 
-HEAVY = {"celery", "flower", "kombu", "openai", "psycopg", "psycopg_pool", "redis", "sqlalchemy"}
+HEAVY = {
+    "celery",
+    "flower",
+    "kombu",
+    "openai",
+    "opentelemetry",
+    "prometheus_client",
+    "psycopg",
+    "psycopg_pool",
+    "redis",
+    "sqlalchemy",
+}
 PUBLIC = [
     "inturn",
     "inturn.agent",

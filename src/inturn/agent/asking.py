@@ -15,15 +15,12 @@ from inturn.agent.draft import Draft
 from inturn.agent.provider import ModelReply, ModelRequest, ToolCall
 from inturn.agent.route import Route
 from inturn.agent.toolwork import resume, work
+from inturn.agent.watched import ModelCall, StoppedError
 from inturn.contract import Piece, Usage
 from inturn.errors import ProviderError
 
 Read = Callable[[Mapping[str, Any]], bool]
 """Takes in what an answer says of the message; True if the message in it is the reply."""
-
-
-class StoppedError(Exception):
-    """Somebody asked for the turn to end; it never leaves the turn."""
 
 
 class Asking:
@@ -48,8 +45,8 @@ class Asking:
     def generate(self, request: ModelRequest) -> ModelReply:
         """Ask in one piece, without tools."""
         self._check()
-        with billed(self._scene.budget) as bill:
-            reply = self._provider.generate(request)
+        with billed(self._scene.budget) as bill, ModelCall(self._provider, streams=False) as call:
+            reply = call.reply = self._provider.generate(request)
             bill.usage = reply.usage
         self.usage = self.usage + reply.usage
         return reply
@@ -111,21 +108,27 @@ class Asking:
         draft = Draft(request.output)
         serves: bool | None = None
         reply: ModelReply
-        with billed(self._scene.budget) as bill, closing(self._provider.stream(request)) as stream:
+        with (
+            billed(self._scene.budget) as bill,
+            ModelCall(self._provider, streams=True) as call,
+            closing(self._provider.stream(request)) as stream,
+        ):
             bill.guess = lambda: _estimated(request, draft) if draft.length else Usage(calls=1)
             while True:
                 try:
                     draft.feed(next(stream))
                 except StopIteration as end:
-                    reply = end.value
+                    reply = call.reply = end.value
                     bill.usage = reply.usage
                     break
+                call.came()
                 if draft.fields is not None:
                     if serves is None:
                         serves = read(draft.fields)
                     if not serves:
                         # What it is about to say is not the reply: the rest is not worth the wait.
-                        self.usage = self.usage + _estimated(request, draft)
+                        call.usage = _estimated(request, draft)
+                        self.usage = self.usage + call.usage
                         return ModelReply(draft.fields)
                     yield from self.tell(draft.message)
                 self._check()

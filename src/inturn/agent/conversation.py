@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from inturn.contract import Piece, TurnResult
 from inturn.errors import SessionConflictError, SessionError
 from inturn.ids import create_turn_id
+from inturn.metrics import count_conflict
 from inturn.persistence.rows import turn_key
 from inturn.session.manager import SessionManager
 from inturn.session.state import Delivery, Message, SessionState, TurnRecord
@@ -64,7 +65,8 @@ class Conversation:
                     try:
                         return (yield from self._try(turn_id, take, delivery, merged))
                     except SessionConflictError:
-                        pass  # Somebody else wrote: look again at what there is, and decide again.
+                        count_conflict("turn")
+                        # Somebody else wrote: look again at what there is, and decide again.
                 return (yield from self._try(turn_id, take, delivery, merged))
             finally:
                 self._holder = None

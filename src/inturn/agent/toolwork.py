@@ -16,6 +16,7 @@ from inturn.agent.journal import Round, ToolResult
 from inturn.agent.provider import ToolCall
 from inturn.agent.schema import clean
 from inturn.agent.tools import Tool, ToolError
+from inturn.agent.watched import count_tool_call, tool_call
 from inturn.errors import InvalidInputError
 from inturn.values import to_json
 
@@ -102,7 +103,9 @@ def _begin(checked: _Checked) -> Future[Any]:
 
     def run() -> None:
         try:
-            future.set_result(checked.tool.call(checked.context, checked.arguments))
+            with tool_call(checked.tool.name, checked.context.call_id or ""):
+                value = checked.tool.call(checked.context, checked.arguments)
+            future.set_result(value)
         except BaseException as error:
             future.set_exception(error)
 
@@ -120,20 +123,24 @@ def _result(checked: _Checked, future: Future[Any]) -> ToolResult:
         if future.done():  # the tool itself raised it
             return _failure(tool, "TimeoutError")
         log.warning("a tool takes too long; it goes on by itself", tool=tool.name, seconds=tool.timeout)
+        count_tool_call(tool.name, "timeout")
         return ToolResult(
             f"No answer within {tool.timeout:g} seconds; whether the call takes effect is not known.",
             failed=True,
         )
     except ToolError as error:
+        count_tool_call(tool.name, "failed")
         return ToolResult(_cut(clean(str(error))) or "The call failed.", failed=True)
     except Exception as error:
         # Its message may hold anything, and the model need not know more.
         return _failure(tool, type(error).__name__)
+    count_tool_call(tool.name, "ok")
     return ToolResult(output, effects=effects_of(checked.context))
 
 
 def _failure(tool: Tool, kind: str) -> ToolResult:
     log.warning("a tool failed", tool=tool.name, error=kind)
+    count_tool_call(tool.name, "failed")
     return ToolResult(f"The call failed ({kind}).", failed=True)
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from inturn.agent import changes
-from inturn.agent.asking import Asking, StoppedError
+from inturn.agent.asking import Asking
 from inturn.agent.compaction import compact
 from inturn.agent.conditions import words
 from inturn.agent.context import Scene, TurnContext
@@ -17,6 +17,7 @@ from inturn.agent.provider import ModelReply
 from inturn.agent.route import OpenStep, Path, Route, missing
 from inturn.agent.schema import DONE, clean
 from inturn.agent.step import Step
+from inturn.agent.watched import StoppedError
 from inturn.contract import Piece, Usage
 from inturn.errors import ProviderError
 from inturn.session.state import HistoryItem, RouteRef, StepRef, Summary

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from inturn.errors import SessionConflictError
+from inturn.metrics import count_conflict
 
 T = TypeVar("T")
 
@@ -25,5 +26,6 @@ def repeat_on_conflict(change: Callable[[], T]) -> T:
         try:
             return change()
         except SessionConflictError:
+            count_conflict("change")
             time.sleep(random.uniform(0, min(0.25, 0.002 * 2**attempt)))
     return change()

@@ -1,4 +1,4 @@
-"""timed: persistence that takes long says so in the log."""
+"""timed: what persistence takes is counted and traced, and what takes long says so in the log."""
 
 from __future__ import annotations
 
@@ -10,17 +10,20 @@ from typing import ParamSpec, TypeVar
 
 import structlog
 
+from inturn.metrics import count_operation
+from inturn.tracing import detail
+
 P = ParamSpec("P")
 R = TypeVar("R")
 
 SLOW_MS = 1000.0
-"""An operation that takes longer is logged as a warning."""
+"""An operation that takes longer is logged as a warning, and counted as slow."""
 
 _log = structlog.get_logger(__name__)
 
 
 def timed(operation: Callable[P, R]) -> Callable[P, R]:
-    """Log a warning `slow persistence` with `operation`, `session_id` and `ms` for each slow call.
+    """Count and trace each call; log a warning `slow persistence` with `operation`, `session_id` and `ms`.
 
     The session is the argument `session_id`, or that of the argument `session`; None without either. A call
     that raises is timed like one that returns.
@@ -30,9 +33,11 @@ def timed(operation: Callable[P, R]) -> Callable[P, R]:
     def wrapper(*args: P.args, **kwargs: P.kwargs) -> R:
         started = time.monotonic()
         try:
-            return operation(*args, **kwargs)
+            with detail(operation.__name__):
+                return operation(*args, **kwargs)
         finally:
             ms = (time.monotonic() - started) * 1000
+            count_operation(operation.__name__, ms / 1000, slow=ms > SLOW_MS)
             if ms > SLOW_MS:
                 given = inspect.signature(operation).bind(*args, **kwargs).arguments
                 session_id = given.get("session_id") or getattr(given.get("session"), "id", None)

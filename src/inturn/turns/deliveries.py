@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from inturn.contract import DeliveryNote, DeliveryView, decode_note
 from inturn.errors import InturnError
 from inturn.settings import Settings
+from inturn.tracing import here
 from inturn.turns.mailbox import Item, Mailbox, Offered
 from inturn.turns.outcomes import Outcomes
 
@@ -52,6 +53,7 @@ class Deliveries:
                 yield view
 
     def _offer(self, session_id: str, item_id: str, note: DeliveryNote) -> Offered:
+        note.traceparent, note.tracestate = here()
         return self.mailbox.offer(session_id, item_id, note.model_dump_json(exclude_none=True))
 
 
