@@ -20,6 +20,7 @@ from pytest_celery import CeleryWorkerContainer, RedisContainer
 
 from inturn.embedded.tether import tethered
 from inturn.embedded.valkey import EmbeddedValkey
+from tests.forks import NURSERY, Fork, import_path
 from tests.waiting import wait_until
 
 ROOT = Path(__file__).parent.parent
@@ -51,7 +52,7 @@ class ProcessContainer:
         self.env = dict(env or {})
         self.prompt = prompt
         self.log_file = directory / f"{self.name}.log"
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: subprocess.Popen[bytes] | Fork | None = None
         self.attrs: dict[str, Any] = {
             "Config": {
                 "Hostname": f"127.0.0.1:{port}" if port else self.id[:12],
@@ -76,15 +77,20 @@ class ProcessContainer:
         self.directory.mkdir(parents=True, exist_ok=True)
         with self.log_file.open("ab") as log:
             said_before = log.tell()
-            self._process = subprocess.Popen(
-                tethered(self.command, on_death=signal.SIGKILL),
-                cwd=self.directory,
-                env=self.env or None,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-            )
+            if NURSERY.can_start(self.command, self.env):
+                self._process = NURSERY.start(
+                    self.command, cwd=self.directory, env=self.env, log=self.log_file
+                )
+            else:
+                self._process = subprocess.Popen(
+                    tethered(self.command, on_death=signal.SIGKILL),
+                    cwd=self.directory,
+                    env=self.env or None,
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=log,
+                    start_new_session=True,
+                )
 
         def started_or_ended() -> bool:
             return self.prompt.encode() in self.logs()[said_before:] or self.status == "exited"
@@ -114,7 +120,8 @@ class ProcessContainer:
         assert self._process is not None
         number = _signal(signal)
         if number in _TO_ALL:
-            os.killpg(self._process.pid, number)
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self._process.pid, number)
         else:
             self._process.send_signal(number)
         if number == _signal("SIGKILL"):
@@ -209,6 +216,6 @@ def clean_environment() -> dict[str, str]:
     return {
         **env,
         "PATH": os.pathsep.join([bin_directory, env.get("PATH", os.defpath)]),
-        "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "src")]),
+        "PYTHONPATH": import_path(),
         "PYTHONUNBUFFERED": "1",
     }

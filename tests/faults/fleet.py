@@ -21,6 +21,15 @@ from tests.nodes import ROOT, clean_environment
 
 START_SECONDS = 120.0
 AS_ASKED = (0, -signal.SIGKILL, -signal.SIGTERM, -signal.SIGQUIT)
+HEAVY = (
+    *("celery.bin.celery", "celery.apps.worker", "celery.apps.beat", "celery.concurrency.thread"),
+    *("celery.worker.consumer", "celery.app.amqp", "celery.backends.redis", "kombu.transport.redis"),
+    *("redis", "psycopg", "psycopg_pool", "inturn.client", "inturn.agent", "inturn.persistence.postgresql"),
+    *("inturn.turns", "inturn.channels", "inturn.logs", "structlog", "http.client", "http.server"),
+    *("inturn.persistence.manager", "inturn.persistence.inbox", "sqlalchemy.orm", "alembic.command"),
+    *("tests.channels", "tests.faults.load"),
+)
+"""What is imported once for all."""
 MOST_FAILURES = 10
 """Ends of one place in a row that nobody asked for."""
 
@@ -77,7 +86,7 @@ class Fleet:
             shutil.copytree(ROOT / name, self._source / name, ignore=ignored)
         with (self._directory / "nursery.log").open("ab") as log:
             self._nursery = subprocess.Popen(
-                tethered([sys.executable, "-m", "tests.faults.nursery"], on_death=signal.SIGKILL),
+                tethered([sys.executable, "-m", "tests.nursery", *HEAVY], on_death=signal.SIGKILL),
                 env=self._environment,
                 cwd=self._source,
                 stdin=subprocess.PIPE,
@@ -110,7 +119,8 @@ class Fleet:
             if process.pid is None and not (process.starting or process.finished or self.stopping):
                 process.starting = True
                 log = str(self._directory / f"{process.name}.log")
-                self._order(name=process.name, argv=process.argv, env=process.env, log=log)
+                env = {**self._environment, **process.env}
+                self._order(name=process.name, argv=process.argv, cwd=str(self._source), env=env, log=log)
 
     def named(self, prefix: str) -> list[Process]:
         """The places whose name begins so."""

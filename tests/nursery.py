@@ -1,10 +1,11 @@
-"""The nursery: starts the run's processes by forking one that has imported everything heavy already.
+"""The nursery: starts processes by forking one that has imported everything heavy already.
 
-A worker takes seconds of a processor to import, and the run starts hundreds of them. Each child is a process
-of its own from the fork on: it becomes the leader of its session, reads its environment, imports the worker
-and runs Celery's own command line. Orders come as lines of JSON on the standard input
-(`{"name", "argv", "env", "log"}`), what happened goes to the standard output (`["started", name, pid]`,
-`["ended", pid, status]`). When the run dies, the nursery does, and its children with it.
+A worker takes more than a second of a processor to import its libraries, and a run of the tests starts
+hundreds. Each child is a process of its own from the fork on: the leader of its session, with its own
+environment, folder and output; it runs the command line as `python -m` does. Orders come as lines of JSON on
+the standard input (`{"name", "argv", "cwd", "env", "log"}`), what happened goes to the standard output
+(`["started", name, pid]`, `["ended", pid, status]`). When its parent dies, the nursery does, and its children
+with it.
 """
 
 from __future__ import annotations
@@ -19,23 +20,16 @@ import signal
 import sys
 from typing import Any
 
-HEAVY = (
-    *("celery.bin.celery", "celery.apps.worker", "celery.apps.beat", "celery.concurrency.thread"),
-    *("celery.worker.consumer", "celery.app.amqp", "celery.backends.redis", "kombu.transport.redis"),
-    *("redis", "psycopg", "psycopg_pool", "inturn.client", "inturn.agent", "inturn.persistence.postgresql"),
-    *("inturn.turns", "inturn.channels", "inturn.logs", "structlog", "http.client", "http.server"),
-    *("inturn.persistence.manager", "inturn.persistence.inbox", "sqlalchemy.orm", "alembic.command"),
-    *("tests.channels", "tests.faults.load"),
-)
+_PR_SET_PDEATHSIG = 1
 
 
-def main() -> None:
-    """Take orders until the input ends."""
-    for name in HEAVY:
+def main(modules: list[str]) -> None:
+    """Import these modules, then take orders until the input ends."""
+    for name in modules:
         importlib.import_module(name)
     say("ready")
     while True:
-        ready, _, _ = select.select([0], [], [], 0.05)
+        ready, _, _ = select.select([0], [], [], 0.02)
         while True:
             try:
                 pid, status = os.waitpid(-1, os.WNOHANG)
@@ -58,13 +52,15 @@ def main() -> None:
 def become(order: dict[str, Any]) -> None:
     """In the child: run the command; it ends as any program does."""
     os.setsid()
-    die_with_parent = 1
-    ctypes.CDLL(None).prctl(die_with_parent, signal.SIGKILL, 0, 0, 0)
-    os.environ.update(order["env"])
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     log = os.open(order["log"], os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
     nothing = os.open(os.devnull, os.O_RDONLY)
     for source, target in ((nothing, 0), (log, 1), (log, 2)):
         os.dup2(source, target)
+    os.environ.clear()
+    os.environ.update(order["env"])
+    os.chdir(order["cwd"])
+    sys.path[0] = order["cwd"]
     module, *arguments = order["argv"]
     sys.argv = [module, *arguments]
     runpy.run_module(module, run_name="__main__", alter_sys=True)
@@ -80,9 +76,9 @@ def read_line() -> bytes:
 
 
 def say(*words: Any) -> None:
-    """Tell the run."""
+    """Tell whoever gives the orders."""
     os.write(1, (json.dumps(words) + "\n").encode())
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])
