@@ -27,9 +27,16 @@ def main(modules: list[str]) -> None:
     """Import these modules, then take orders until the input ends."""
     for name in modules:
         importlib.import_module(name)
+    ended, end = os.pipe()
+    os.set_blocking(ended, False)
+    os.set_blocking(end, False)
+    signal.signal(signal.SIGCHLD, lambda *_: None)
+    signal.set_wakeup_fd(end)
     say("ready")
     while True:
-        ready, _, _ = select.select([0], [], [], 0.02)
+        ready, _, _ = select.select([0, ended], [], [])
+        if ended in ready:
+            os.read(ended, 4096)
         while True:
             try:
                 pid, status = os.waitpid(-1, os.WNOHANG)
@@ -38,7 +45,7 @@ def main(modules: list[str]) -> None:
             if pid == 0:
                 break
             say("ended", pid, os.waitstatus_to_exitcode(status))
-        if ready:
+        if 0 in ready:
             line = read_line()
             if not line:
                 return
@@ -51,6 +58,8 @@ def main(modules: list[str]) -> None:
 
 def become(order: dict[str, Any]) -> None:
     """In the child: run the command; it ends as any program does."""
+    signal.set_wakeup_fd(-1)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     os.setsid()
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     log = os.open(order["log"], os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
