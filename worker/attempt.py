@@ -20,6 +20,7 @@ from .drive import LONGEST_RETRY_AFTER, Later
 from .facts import facts
 from .outbox import Outbox
 from .runtime import Runtime
+from .watch import count_delivery, count_delivery_retry
 
 log = structlog.get_logger(__name__)
 
@@ -132,6 +133,7 @@ class Attempt:
     ) -> NoReturn:
         doubtful = doubtful or self._outbox.entry.doubtful
         self._change(state="waiting", doubtful=doubtful, error=words(error))
+        count_delivery_retry(self._channel.name)
         delay = backoff(self._runtime, self._head)
         if retry_after is not None and not math.isnan(retry_after):
             delay = max(delay, min(retry_after, LONGEST_RETRY_AFTER))
@@ -163,6 +165,7 @@ def tell(runtime: Runtime, session_id: str, turn_id: str, delivery: Delivery) ->
     """Tell of a delivery that is over: in the log, and in the overview if somebody should look at it."""
     if delivery.state != "sent" or delivery.doubtful or delivery.asked is not None:
         runtime.deliveries.outcomes.note(session_id, turn_id, delivery)
+    count_delivery(delivery, runtime.channels)
     level = log.info if delivery.state == "sent" else log.error
     level(
         f"delivery {delivery.state}",

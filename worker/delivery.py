@@ -6,9 +6,11 @@ import random
 import time
 
 import structlog
+from celery import current_task
 
 from inturn.contract import DeliveryNote, UnknownPayloadError, decode_note
 from inturn.errors import EncryptionKeyError, MailboxError, SessionConflictError, StoreUnavailableError
+from inturn.metrics import count_lost
 from inturn.session import SessionState
 from inturn.session.state import Delivery, utcnow
 from inturn.turns import Head, Lease
@@ -20,6 +22,7 @@ from .drive import Later
 from .facts import facts
 from .outbox import Outbox
 from .runtime import Runtime, stopping
+from .watch import count_delivery_seconds, delivery_span
 
 log = structlog.get_logger(__name__)
 
@@ -37,7 +40,9 @@ def deliver_all(runtime: Runtime, session_id: str) -> None:
     begun = runtime.deliveries.mailbox.begin(session_id, "", create_token())
     if begun.lease is None or begun.head is None:
         return
-    with runtime.out_heartbeat.hold(begun.lease):
+    task_id = current_task.request.id if current_task else None
+    named = structlog.contextvars.bound_contextvars(session_id=session_id, task_id=task_id)
+    with named, runtime.out_heartbeat.hold(begun.lease):
         _work(runtime, begun.lease, begun.head)
 
 
@@ -64,6 +69,7 @@ def _work(runtime: Runtime, lease: Lease, head: Head | None) -> None:
 
 
 def _tell_lost(lease: Lease) -> None:
+    count_lost("deliveries")
     log.warning("deliveries ended: lease lost", session_id=lease.session_id, fence=lease.fence)
 
 
@@ -79,7 +85,8 @@ def _take(runtime: Runtime, lease: Lease, head: Head) -> Later | None:
             log.info("delivery dropped: its session has it no more")
             return None
         _recover(runtime, head, note, outbox.session)
-        return _decide(runtime, lease, head, note, outbox)
+        with delivery_span(lease.session_id, note, head.attempts):
+            return _decide(runtime, lease, head, note, outbox)
     except MailboxError:
         raise
     except Exception as error:
@@ -142,4 +149,7 @@ def _decide(runtime: Runtime, lease: Lease, head: Head, note: DeliveryNote, outb
         age = (utcnow() - note.accepted_at).total_seconds()
         delay = min(max(age / 2, runtime.settings.retry_seconds), LONGEST_WITHOUT_CHANNEL)
         return Later(delay * random.uniform(0.8, 1.2), counts=False)
-    return Attempt(runtime, lease, head, note.turn_id, outbox, channel).run()
+    later = Attempt(runtime, lease, head, note.turn_id, outbox, channel).run()
+    if later is None:
+        count_delivery_seconds(channel.name, note.accepted_at)
+    return later

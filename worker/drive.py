@@ -33,6 +33,7 @@ from inturn.errors import (
     StoreUnavailableError,
     TurnFailedError,
 )
+from inturn.metrics import count_lost, kind_of
 from inturn.persistence.tombstones import working_on
 from inturn.turns import Head, Lease, OpenReply
 from inturn.turns.lease import create_token
@@ -47,6 +48,7 @@ from .posting import OutboxFullError, delivery_of, post
 from .runtime import Runtime, stopping
 from .streaming import LeaseLostError, respond
 from .tenant import tenant_of
+from .watch import TurnWatch
 
 log = structlog.get_logger(__name__)
 
@@ -79,6 +81,8 @@ class Later:
     counts: bool
     behind: bool = False
     """An accepted turn belongs before it, and is not in the mailbox."""
+    why: str = "order"
+    """The class of the error, if it was one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +112,8 @@ def drive(
         begun = runtime.mailbox.begin(session_id, turn_id, create_token(), payload=payload, overlap=overlap)
         if begun.lease is None or begun.head is None:
             return Driven("ok" if results else begun.outcome, tuple(results), begun.waiting)
-        with runtime.heartbeat.hold(begun.lease):
+        named = structlog.contextvars.bound_contextvars(session_id=session_id, task_id=turn_id)
+        with named, runtime.heartbeat.hold(begun.lease):
             in_order = _work(runtime, begun.lease, begun.head, turn_id, results)
         if in_order or not _restore(runtime, session_id):
             break
@@ -133,10 +138,12 @@ def _work(runtime: Runtime, lease: Lease, head: Head, own_id: str, results: list
     while next_head is not None:
         head = next_head
         started = time.monotonic()
+        watch = TurnWatch(lease.session_id, head)
         with structlog.contextvars.bound_contextvars(session_id=lease.session_id, turn_id=head.turn_id):
-            ended = _take(runtime, lease, head)
+            ended = _take(runtime, lease, head, watch)
         now = time.monotonic()
         if isinstance(ended, Later):
+            watch.put_off(ended.why)
             if not runtime.mailbox.release(lease, delay=ended.delay, counts=ended.counts):
                 _tell_lost(lease)
             return not ended.behind
@@ -148,11 +155,13 @@ def _work(runtime: Runtime, lease: Lease, head: Head, own_id: str, results: list
                 runtime.results.store(result, own=result.turn_id == own_id, runtime=took)
 
         try:
-            results += keep(runtime, lease.session_id, head, ended, started, store)
+            kept = keep(runtime, lease.session_id, head, ended, started, store)
         except StoreError as error:
             log.warning("result not stored yet", **facts(error))
             runtime.mailbox.release(lease, delay=_later(runtime, head, error).delay, counts=False)
             return True
+        watch.end(kept, now - started)
+        results += kept
         turns += 1
         fair = turns < settings.drive_turns and now - began < settings.drive_seconds
         leave = bool(stopping)
@@ -169,6 +178,7 @@ def _work(runtime: Runtime, lease: Lease, head: Head, own_id: str, results: list
 
 
 def _tell_lost(lease: Lease) -> None:
+    count_lost("turns")
     log.warning("drive ended: lease lost", session_id=lease.session_id, fence=lease.fence)
 
 
@@ -181,7 +191,7 @@ def _leave_inbox(runtime: Runtime, session_id: str, turn_ids: Sequence[str]) -> 
         log.warning("turns left in the inbox", session_id=session_id, error=str(error))
 
 
-def _take(runtime: Runtime, lease: Lease, head: Head) -> list[TurnResult] | Later:
+def _take(runtime: Runtime, lease: Lease, head: Head, watch: TurnWatch) -> list[TurnResult] | Later:
     try:
         if runtime.inbox is not None and not runtime.inbox.is_next(lease.session_id, head.turn_ids):
             return Later(0, counts=False, behind=True)
@@ -205,13 +215,16 @@ def _take(runtime: Runtime, lease: Lease, head: Head) -> list[TurnResult] | Late
     further = {turn_id: other for turn_id, other in others if isinstance(other, RespondPayload)}
     asked = Asked(first, payload, further)
     with ExitStack() as stack:
+        stack.enter_context(watch.begin(asked))
         replies = {
             turn_id: stack.enter_context(runtime.streams.open(lease, turn_id)) for turn_id in asked.streamed
         }
         with working_on(in_hand(payloads)):
             ended = _attempt(runtime, lease, head, asked, list(replies.values()))
         if isinstance(ended, Later):
+            watch.tried((), ended.why)
             return ended
+        watch.tried(ended)
         for result in ended:
             if result.turn_id in replies:
                 # Before the result: who finds that one has all of the stream.
@@ -239,7 +252,7 @@ def _attempt(
     except ModelBudgetError as error:
         # No attempt: the turn has not begun. Its time is drawn already, so that not all come back together.
         log.info("turn waits for the model", seconds=round(error.retry_after, 1), reason=str(error))
-        return Later(error.retry_after, counts=False)
+        return Later(error.retry_after, counts=False, why=kind_of(error))
     except Exception as error:
         known = isinstance(error, InturnError)
         may_try = head.attempts < runtime.settings.max_attempts and getattr(error, "retryable", True)
@@ -359,7 +372,7 @@ def _later(runtime: Runtime, head: Head, error: Exception) -> Later:
     delay = min(delay, settings.retry_max_seconds) * random.uniform(0.8, 1.2)
     # The time that a model asks for is the least; without a spread all would come back at its end.
     asked = min(getattr(error, "retry_after", None) or 0.0, LONGEST_RETRY_AFTER) * random.uniform(1, 1.2)
-    return Later(max(delay, asked), counts)
+    return Later(max(delay, asked), counts, why=kind_of(error))
 
 
 def _failed_result(kind: str, session_id: str, turn_id: str, fault: TurnFault) -> TurnResult:
