@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import astuple
 from typing import Any
 
@@ -12,8 +13,17 @@ from celery.exceptions import BackendStoreError, Ignore, Reject
 from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
 
+from inturn import erasure
 from inturn.audit import acting_as
-from inturn.contract import CLEANUP_SESSIONS, DELIVER, RESPOND, ROTATE_KEYS, SAVE_SESSION, WAKE_SESSIONS
+from inturn.contract import (
+    CLEANUP_SESSIONS,
+    DELIVER,
+    ERASE_USER,
+    RESPOND,
+    ROTATE_KEYS,
+    SAVE_SESSION,
+    WAKE_SESSIONS,
+)
 from inturn.errors import (
     InvalidInputError,
     MailboxError,
@@ -134,6 +144,24 @@ def cleanup_sessions(dry_run: bool = False) -> dict[str, Any]:
     """Apply the retention policy; returns the report. Safe to run twice and beside turns."""
     with acting_as("retention"):
         return clean_up(current_runtime(), dry_run=dry_run).model_dump(mode="json")
+
+
+@app.task(name=ERASE_USER)
+def erase_user(user_id: str, patience: float = 30.0, actor: str | None = None) -> dict[str, Any]:
+    """Remove all there is of a user; returns the report. Safe to run twice and beside turns.
+
+    `actor` is who asked for it, for the audit log.
+    """
+    runtime = current_runtime()
+    runtime.prepare_store()
+    with ExitStack() as stack:
+        if actor is not None:
+            stack.enter_context(acting_as(actor))
+        report = erasure.erase_user(
+            runtime.settings, runtime.adapter, runtime.redis, user_id, patience=patience
+        )
+    log.info("user erased", **report.model_dump(exclude={"elsewhere", "dry_run"}))
+    return report.model_dump(mode="json")
 
 
 @app.task(name=ROTATE_KEYS)

@@ -8,8 +8,10 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 from inturn.accepting import Acceptor
+from inturn.audit import current_actor
 from inturn.contract import (
     CLEANUP_SESSIONS,
+    ERASE_USER,
     MAINTENANCE_QUEUE,
     DeliveryView,
     OverlapPolicy,
@@ -29,7 +31,7 @@ from inturn.errors import (
     TurnFailedError,
     TurnTimeoutError,
 )
-from inturn.ids import create_turn_id, session_of_turn
+from inturn.ids import check_id, create_turn_id, session_of_turn
 from inturn.session.state import HistoryItem, Status
 from inturn.settings import Settings, load_settings
 from inturn.turns.broker import broker_errors, connect_broker
@@ -44,6 +46,7 @@ from inturn.turns.publishing import publish_delivery, publish_turn
 from inturn.turns.results import Results
 from inturn.turns.sight import Place, Sight
 from inturn.turns.streams import Streams
+from inturn.turns.traced import traced
 
 if TYPE_CHECKING:
     from celery import Celery
@@ -172,9 +175,11 @@ class Client:
             images=images,
             stream=stream,
         )
-        text = encode_payload(self.settings, payload)
-        plan = overlap_of(self.settings, payload, text, policy=overlap, quiet=quiet)
-        return self._offer(session_id, create_turn_id(session_id, turn_id), text, plan)
+        turn_id = create_turn_id(session_id, turn_id)
+        with traced(payload, turn_id):
+            text = encode_payload(self.settings, payload)
+            plan = overlap_of(self.settings, payload, text, policy=overlap, quiet=quiet)
+            return self._offer(session_id, turn_id, text, plan)
 
     def save_session(
         self,
@@ -203,8 +208,9 @@ class Client:
             user_id=user_id,
             bound=bound,
         )
-        text = encode_payload(self.settings, payload)
-        return self._offer(session_id, create_turn_id(session_id, turn_id), text)
+        turn_id = create_turn_id(session_id, turn_id)
+        with traced(payload, turn_id):
+            return self._offer(session_id, turn_id, encode_payload(self.settings, payload))
 
     def ping(self) -> None:
         """Return if Redis answers, else raise `MailboxUnavailableError`."""
@@ -222,6 +228,21 @@ class Client:
         with redis_errors(), broker_errors():
             return self._app.send_task(
                 CLEANUP_SESSIONS, kwargs={"dry_run": dry_run}, queue=MAINTENANCE_QUEUE, add_to_parent=False
+            )
+
+    def erase_user(self, user_id: str, *, patience: float = 30.0) -> AsyncResult[Any]:
+        """Ask a worker to erase all there is of a user; the task's result is an `ErasureReport`, as JSON.
+
+        For programs that have not the rights which that takes (`inturn.erasure.erase_user`). A turn that runs
+        is given `patience` seconds to end. May be repeated at any time.
+
+        Raises `InvalidInputError` or `MailboxUnavailableError`.
+        """
+        kwargs = {"user_id": check_id(user_id, "user ID"), "patience": patience, "actor": current_actor()}
+        self.ping()  # as above
+        with redis_errors(), broker_errors():
+            return self._app.send_task(
+                ERASE_USER, kwargs=kwargs, queue=MAINTENANCE_QUEUE, add_to_parent=False
             )
 
     def deliveries(self, session_id: str | None = None) -> list[DeliveryView]:

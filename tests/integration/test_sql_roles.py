@@ -2,62 +2,29 @@
 
 from __future__ import annotations
 
-import secrets
-from collections.abc import Callable, Iterator
-from urllib.parse import urlsplit
+from collections.abc import Iterator
 
 import psycopg
 import pytest
-from psycopg import sql
 
 from inturn.errors import StoreError
 from inturn.persistence import MessageQuery, PersistenceAdapter, SessionQuery, open_adapter
 from inturn.persistence.adapter import Target
 from inturn.persistence.inbox import Inbox
-from inturn.persistence.schema import upgrade
 from inturn.session.state import create_message, create_session
 from inturn.testing.conformance.base import turn
-from tests.nodes import ROOT
-from tests.servers import own_postgres
-
-ROLES = ["producer", "worker", "retention", "readonly"]
-TEXT = (ROOT / "deploy" / "sql" / "roles.sql").read_text()
+from tests.roles import ROLES, UrlOf, postgres_with_roles
 
 
 @pytest.fixture(scope="module")
-def owner_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A server of this module's own, for roles belong to a whole server; its tables belong to `owner`."""
-    with own_postgres(tmp_path_factory.mktemp("roles")) as server:
-        password = secrets.token_hex(8)
-        with psycopg.connect(server.url, autocommit=True) as connection:
-            connection.execute(
-                sql.SQL("CREATE USER owner CREATEROLE PASSWORD {}").format(sql.Literal(password))
-            )
-            connection.execute("CREATE DATABASE chat OWNER owner")
-        place = urlsplit(server.url)
-        url = place._replace(netloc=f"owner:{password}@127.0.0.1:{place.port}", path="/chat").geturl()
-        upgrade(url)
-        inbox = Inbox(url)
-        inbox.initialize()
-        inbox.close()
-        with psycopg.connect(url, autocommit=True) as connection:
-            for _ in range(2):  # it may be repeated
-                connection.execute(TEXT)
-            for role in ROLES:
-                connection.execute(
-                    sql.SQL("CREATE USER {} PASSWORD {} IN ROLE {}").format(
-                        sql.Identifier(f"a_{role}"), sql.Literal(password), sql.Identifier(f"inturn_{role}")
-                    )
-                )
-        yield url
-
-
-UrlOf = Callable[[str], str]
+def url_of(tmp_path_factory: pytest.TempPathFactory) -> Iterator[UrlOf]:
+    with postgres_with_roles(tmp_path_factory.mktemp("roles")) as url_of:
+        yield url_of
 
 
 @pytest.fixture
-def url_of(owner_url: str) -> UrlOf:
-    return lambda role: owner_url.replace("//owner:", f"//a_{role}:")
+def owner_url(url_of: UrlOf) -> str:
+    return url_of("owner")
 
 
 @pytest.fixture

@@ -293,7 +293,7 @@ class Agent:
             return Taken(
                 result,
                 [
-                    *said_rows(session, turn_ids, said, route, step, now),
+                    *said_rows(session, turn_ids, said, route, step, now, self._user_id),
                     *tool_rows(session, turn_id, journal.rounds, route, step),
                     turn_row(session, turn_id, reply, route, step, {"failed": fault.type}),
                 ],
@@ -346,7 +346,7 @@ class Agent:
             return Taken(
                 TurnResult(kind="respond", session_id=session.id, turn_id=turn_id, response=response),
                 [
-                    *said_rows(session, turn_ids, said, outcome.route, outcome.answered, now),
+                    *said_rows(session, turn_ids, said, outcome.route, outcome.answered, now, self._user_id),
                     *reply_rows(session, turn_id, outcome),
                 ],
                 scene.context,

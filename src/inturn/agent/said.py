@@ -75,10 +75,14 @@ def said_rows(
     route: str | None,
     step: str | None,
     at: datetime,
+    user_id: str | None,
 ) -> list[Message]:
-    """A row for each message of these turns, under its own ID; the later ones' events name the first."""
+    """A row for each message of these turns, under its own ID; the later ones' events name the first.
+
+    They are the words of `user_id`, who in a conversation of several need not be the session's user.
+    """
     first = turn_ids[0]
-    return [
+    rows = [
         turn_row(
             session,
             each.turn_id or first,
@@ -89,6 +93,7 @@ def said_rows(
         )
         for number, each in enumerate(_of(said, turn_ids))
     ]
+    return rows if user_id is None else [row.model_copy(update={"user_id": user_id}) for row in rows]
 
 
 def _of(said: Sequence[Said], turn_ids: Sequence[str]) -> Sequence[Said]:

@@ -107,10 +107,18 @@ def start_worker_container(
 ) -> Iterator[Callable[..., InturnWorker]]:
     started: list[ProcessContainer] = []
 
-    def start(pool: str = "threads", concurrency: int = 8, app: str = "worker", **env: str) -> InturnWorker:
+    def start(
+        pool: str = "threads",
+        concurrency: int = 8,
+        app: str = "worker",
+        queues: str | None = None,
+        **env: str,
+    ) -> InturnWorker:
         container = worker_container(
             tmp_path, {**worker_env, **env}, pool=pool, concurrency=concurrency, app=app
         )
+        if queues is not None:
+            container.command += ["--queues", queues]
         started.append(container)
         container.start()
         return InturnWorker(container)

@@ -31,6 +31,7 @@ from inturn.settings import Settings
 from inturn.turns import DeadLetters, Mailbox
 from inturn.turns.connection import connect
 from inturn.turns.keys import Keys
+from producer import users
 from tests.agents import read_journal
 from tests.integration.worker.conftest import StartWorker, WebHere
 from tests.integration.worker.test_erasure import in_redis, in_store
@@ -108,11 +109,13 @@ def test_a_user_erases_themselves_and_nobody_else(
     client: Client,
     redis: Redis,
     turn_settings: Settings,
+    start_worker: StartWorker,
     store_url: str,
     broker_url: str,
-    at_once: None,
+    tmp_path: Path,
 ) -> None:
     plant(store, client, redis, turn_settings)
+    start_worker(queues="maintenance", INTURN_AUDIT_LOG=str(tmp_path / "audit"))
 
     answer = web.delete("/users/ada", headers=signed("ada"))
 
@@ -128,6 +131,25 @@ def test_a_user_erases_themselves_and_nobody_else(
 
     again = web.delete("/users/ada", headers=BACKEND).json()
     assert [again[place] for place in ("sessions", "turns_cancelled", "dead_letters")] == [0, 0, 0]
+    told = [each for each in read_audit_log(tmp_path / "audit") if each.get("call") == "erase_user"]
+    assert {each["actor"] for each in told} == {"user:ada", "key:backend"}
+
+
+def test_an_erasure_that_no_worker_has_ended_is_not_said_to_be_done(
+    web: TestClient,
+    store: PersistenceAdapter,
+    start_worker: StartWorker,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    store.commit(create_session("s", user_id="ada"), expected_version=0)
+    monkeypatch.setattr(users, "LONGEST_WAIT", 0.1)
+
+    answer = web.delete("/users/ada", headers=signed("ada"))
+
+    assert (answer.status_code, answer.json()["type"]) == (503, "urn:inturn:problem:not-erased-yet")
+    assert store.load("s") is not None
+    start_worker(queues="maintenance")
+    wait_until(lambda: store.load("s") is None)
 
 
 def test_an_erasure_that_dies_at_any_call_of_redis_is_ended_by_the_next_one(

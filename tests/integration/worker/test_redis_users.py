@@ -1,7 +1,11 @@
-"""deploy/redis/users.acl on a real server: producer, worker and Flower can do their work, and no more."""
+"""Least privilege: each process works with its user of Redis and its role of PostgreSQL, and can do no more.
+
+What the roles of PostgreSQL can and cannot do is in tests/integration/test_sql_roles.py.
+"""
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,14 +18,14 @@ from redis.exceptions import AuthenticationError, NoPermissionError
 
 from inturn.client import Client
 from inturn.embedded.valkey import EmbeddedValkey
-from inturn.erasure import erase_user
-from inturn.persistence.opening import open_store
+from inturn.persistence import open_adapter
 from inturn.settings import load_settings
-from inturn.turns.connection import connect
 from inturn.turns.keys import Keys
 from tests.agents import reply_to
+from tests.integration.worker.test_cli import inturn
 from tests.integration.worker.test_flower import flower
 from tests.nodes import ROOT, ProcessContainer, worker_container
+from tests.roles import UrlOf, postgres_with_roles
 from tests.waiting import wait_until
 from tests.web import web_process
 
@@ -29,8 +33,6 @@ pytestmark = pytest.mark.process
 
 USERS = ROOT / "deploy" / "redis" / "users.acl"
 AUTH = httpx.BasicAuth("ann", "secret-enough")
-
-UrlOf = Callable[[str], str]
 
 
 @pytest.fixture
@@ -66,57 +68,93 @@ def refusals(admin: Redis) -> list[tuple[str, str, str]]:
     return [(entry["username"], entry["reason"], entry["object"]) for entry in log]
 
 
-def env_of(url: str, tmp_path: Path) -> dict[str, str]:
-    return {
-        "REDIS_URL": url,
-        "DATABASE_URL": f"sqlite:///{tmp_path / 'sessions.db'}",
-        "INTURN_AGENT": "tests.agents:agent",
-        "TEST_JOURNAL": str(tmp_path / "journal.jsonl"),
-    }
+@pytest.fixture
+def role_url_of(tmp_path: Path) -> Iterator[UrlOf]:
+    with postgres_with_roles(tmp_path / "postgres") as role_url_of:
+        yield role_url_of
+
+
+EnvOf = Callable[[str, str], dict[str, str]]
 
 
 @pytest.fixture
-def worker(url_of: UrlOf, tmp_path: Path) -> Iterator[ProcessContainer]:
-    worker = worker_container(tmp_path, env_of(url_of("worker"), tmp_path))
+def env_of(url_of: UrlOf, role_url_of: UrlOf, tmp_path: Path) -> EnvOf:
+    """The environment of a process with this user and this role."""
+
+    def make(user: str, role: str) -> dict[str, str]:
+        return {
+            "REDIS_URL": url_of(user),
+            "DATABASE_URL": role_url_of(role),
+            "INTURN_AGENT": "tests.agents:agent",
+            "INTURN_INBOX": "database",
+            "INTURN_ABANDONED_DAYS": "0.000001",
+            "TEST_JOURNAL": str(tmp_path / "journal.jsonl"),
+        }
+
+    return make
+
+
+@pytest.fixture
+def workers(env_of: EnvOf, tmp_path: Path) -> Iterator[list[ProcessContainer]]:
+    """One for turns, and one for what takes more rights."""
+    workers = [worker_container(tmp_path, env_of("worker", "worker"))]
+    workers += [worker_container(tmp_path, env_of("maintenance", "retention"))]
+    workers[0].command += ["--queues", "turns,delivery,celery"]
+    workers[1].command += ["--queues", "maintenance"]
     try:
-        worker.start()
-        yield worker
+        for worker in workers:
+            worker.start()
+        yield workers
     finally:
-        worker.remove()
-        print(worker.tail())
+        for worker in workers:
+            worker.remove()
+            print(worker.tail())
 
 
 @pytest.fixture
-def client(url_of: UrlOf) -> Iterator[Client]:
-    with Client(load_settings(redis_url=url_of("producer"))) as client:
+def client(url_of: UrlOf, role_url_of: UrlOf) -> Iterator[Client]:
+    settings = load_settings(
+        redis_url=url_of("producer"), database_url=role_url_of("producer"), inbox="database"
+    )
+    with Client(settings) as client:
         yield client
 
 
 def test_all_can_do_their_work(
-    worker: ProcessContainer, client: Client, admin: Redis, url_of: UrlOf, tmp_path: Path
+    workers: list[ProcessContainer],
+    client: Client,
+    admin: Redis,
+    env_of: EnvOf,
+    role_url_of: UrlOf,
+    tmp_path: Path,
 ) -> None:
     assert client.respond("s", "hello", user_id="ann").get().message == reply_to("hello")
     streamed = client.respond("s", "hello again", stream=True)
     assert "".join(piece.text for piece in streamed.stream()) == reply_to("hello again")
     assert client.save_session("s", data={"a": 1}).get().finish_reason == "saved"
-    assert client.cleanup_sessions(dry_run=True).get(timeout=60)["deleted"] == {
-        "completed": 0,
-        "abandoned": 0,
-    }
+    client.save_session("old", status="abandoned", user_id="ann").get()
+    wait_until(lambda: client.cleanup_sessions().get(timeout=60)["deleted"]["abandoned"])
+    client.respond("group", "hello", user_id="bob").get()
+    client.respond("group", "ann was here", user_id="ann").get()
     waiting = client.respond("t", "hello")
     assert waiting.cancel() in ("dropped", "signalled", "unknown")
     assert client.dead.find() == []
     assert client.deliveries() == []
 
-    producer = env_of(url_of("producer"), tmp_path)
+    producer = env_of("producer", "producer")
     with web_process(tmp_path, {**producer, "INTURN_RATE_LIMIT": "100/second"}) as web:
         answer = web.client.post(
             "/sessions/w/turns", json={"message": "hello", "stream": True}, headers={"Prefer": "wait=30"}
         )
         assert answer.json()["reply"]["message"] == reply_to("hello")
         assert web.client.get("/readyz").status_code == 200
+        assert web.client.get("/users/ann/export").status_code == 200
+        assert web.client.delete("/sessions/w").status_code == 204
+        # The rest of what there is of her is for the worker that may do it.
+        report = web.client.delete("/users/ann").json()
+        assert (report["finished"], report["sessions"], report["messages_blanked"]) == (True, 1, 2)
 
-    settings = env_of(url_of("flower"), tmp_path)
+    settings = {"REDIS_URL": env_of("flower", "readonly")["REDIS_URL"]}
     with flower(tmp_path, {**settings, "FLOWER_BASIC_AUTH": "ann:secret-enough"}, "127.0.0.1") as (_, pages):
         wait_until(lambda: bool(pages.get("/api/workers?refresh=1", auth=AUTH).json()), timeout=60)
         handle = client.respond("s", "for flower")
@@ -125,13 +163,16 @@ def test_all_can_do_their_work(
         assert pages.get("/api/queues/length", auth=AUTH).status_code == 200
         assert pages.get("/broker", auth=AUTH).status_code == 200
 
-    eraser = load_settings(redis_url=url_of("maintenance"), database_url=producer["DATABASE_URL"])
-    with open_store(eraser) as store, connect(eraser) as redis:
-        report = erase_user(eraser, store, redis, "ann")
-    assert report.finished
-    assert report.sessions == 1
+    by_hand = inturn(
+        "users", "erase", "bob", "--yes", "--json", cwd=tmp_path, **env_of("maintenance", "retention")
+    )
+    assert by_hand.returncode == 0, by_hand.stderr
+    assert json.loads(by_hand.stdout)["sessions"] == 1
+    with open_adapter(role_url_of("readonly")) as store:
+        assert [store.load(session_id) for session_id in ("old", "w", "group")] == [None] * 3
 
     assert refusals(admin) == []
+    assert not any("permission denied" in worker.tail() for worker in workers)
 
 
 MAY_NOT: dict[str, list[tuple[str, ...]]] = {

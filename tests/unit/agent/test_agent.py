@@ -91,6 +91,22 @@ def test_both_messages_carry_turn_route_and_step(store: MemoryAdapter) -> None:
     assert user.created_at <= assistant.created_at
 
 
+def test_a_message_is_of_whoever_said_it_and_the_session_of_whoever_began_it(store: MemoryAdapter) -> None:
+    agent(store, [{"message": "Hello."}], user_id="bob").respond("bob speaks")
+    anns = agent(store, [{"message": "Hello, ann."}], user_id="ann")
+    anns.respond("ann speaks", turn_id="t")
+    anns.record_failure("ann again", TurnFault(type="X", message="x"), turn_id="t2")
+
+    assert [(row.user_id, row.role) for row in rows(store)] == [
+        ("bob", "user"),
+        ("bob", "assistant"),
+        ("ann", "user"),
+        ("bob", "assistant"),
+        ("ann", "user"),
+        ("bob", "assistant"),
+    ]
+
+
 def test_metadata_is_kept_with_the_users_message(store: MemoryAdapter) -> None:
     agent(store, ["What?"]).respond("hi", metadata={"channel": "sms"})
 
