@@ -78,9 +78,6 @@ class TestReadme:
         finally:
             worker.remove()
 
-    def test_it_names_all_commands_of_inturn_and_no_others(self) -> None:
-        assert commands(README, "inturn") == COMMANDS
-
 
 def other_examples() -> list[tuple[Path, str]]:
     """The examples of all pages but those that have tests of their own."""
