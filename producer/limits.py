@@ -40,12 +40,7 @@ class RateLimits:
             raise ConfigurationError(
                 "INTURN_RATE_LIMIT is no rate; write 60/minute, or 5/second;1000/hour"
             ) from None
-        prefix = Keys(settings.key_prefix).limits
-        self._limiter = MovingWindowRateLimiter(
-            _ClusterStorage(redis, prefix)
-            if cluster_of(redis)
-            else RedisStorage("redis://", connection_pool=redis.connection_pool, key_prefix=prefix)
-        )
+        self._limiter = moving_window(redis, Keys(settings.key_prefix).limits)
 
     def __bool__(self) -> bool:
         return bool(self._items)
@@ -61,6 +56,15 @@ class RateLimits:
                     raise Refusal(429, "rate-limit", f"more than {item}; wait", {"Retry-After": str(wait)})
         except (RedisError, RedisClusterException) as error:
             log.warning("a request was not counted: Redis is away", error=type(error).__name__)
+
+
+def moving_window(redis: Redis, prefix: str) -> MovingWindowRateLimiter:
+    """What counts in a window that moves along, on our own client, in keys that begin with `prefix`."""
+    return MovingWindowRateLimiter(
+        _ClusterStorage(redis, prefix)
+        if cluster_of(redis)
+        else RedisStorage("redis://", connection_pool=redis.connection_pool, key_prefix=prefix)
+    )
 
 
 class _ClusterStorage(RedisStorage):

@@ -103,6 +103,7 @@ class ProblemResponse(Response):
         # Escaped, for a name that was sent may hold what UTF-8 cannot.
         content = json.dumps(problem.model_dump(exclude_none=True))
         super().__init__(content, status, {**headers})
+        self.problem = problem
 
 
 def answer_problems(app: FastAPI) -> None:
@@ -113,7 +114,20 @@ def answer_problems(app: FastAPI) -> None:
     app.add_exception_handler(HTTPException, _http_error)
 
 
-def unexpected(request: Request, error: Exception) -> Response:
+async def problem_of(request: Request, error: Exception) -> ProblemResponse:
+    """The answer to any error, for who would show it in a form of their own."""
+    if isinstance(error, Refusal):
+        return await _refusal(request, error)
+    if isinstance(error, InturnError):
+        return await _library_error(request, error)
+    if isinstance(error, RequestValidationError):
+        return await _invalid_request(request, error)
+    if isinstance(error, HTTPException):
+        return await _http_error(request, error)
+    return unexpected(request, error)
+
+
+def unexpected(request: Request, error: Exception) -> ProblemResponse:
     """The answer to an error that nobody has thought of.
 
     Its message stays out of the log, for it may quote the user; its class and the lines of code are there.
@@ -123,12 +137,12 @@ def unexpected(request: Request, error: Exception) -> Response:
     return ProblemResponse(request, 500, "internal-error", "an error of the server's own; its log has it", {})
 
 
-async def _refusal(request: Request, error: Exception) -> Response:
+async def _refusal(request: Request, error: Exception) -> ProblemResponse:
     assert isinstance(error, Refusal)
     return ProblemResponse(request, error.status, error.kind, error.detail, error.headers)
 
 
-async def _library_error(request: Request, error: Exception) -> Response:
+async def _library_error(request: Request, error: Exception) -> ProblemResponse:
     assert isinstance(error, InturnError)
     fallback = 503 if error.retryable else 500
     status = next((code for kind, code in _CODES.items() if isinstance(error, kind)), fallback)
@@ -141,7 +155,7 @@ async def _library_error(request: Request, error: Exception) -> Response:
     return ProblemResponse(request, status, kind_of(error), str(error), headers, turn_id=turn_id)
 
 
-async def _invalid_request(request: Request, error: Exception) -> Response:
+async def _invalid_request(request: Request, error: Exception) -> ProblemResponse:
     assert isinstance(error, RequestValidationError)
     faults = error.errors()
     if any(fault["type"] == "json_invalid" for fault in faults):
@@ -155,7 +169,7 @@ async def _invalid_request(request: Request, error: Exception) -> Response:
     return ProblemResponse(request, 422, "invalid-input", detail, {}, errors=errors[:20])
 
 
-async def _http_error(request: Request, error: Exception) -> Response:
+async def _http_error(request: Request, error: Exception) -> ProblemResponse:
     assert isinstance(error, HTTPException)
     kind = _KINDS.get(error.status_code, f"http-{error.status_code}")
     return ProblemResponse(request, error.status_code, kind, str(error.detail), error.headers or {})

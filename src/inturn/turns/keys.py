@@ -23,6 +23,7 @@ and the index that says which sessions wait, is in one slot of a Redis Cluster a
 | `<prefix>:{retention}:lock` | string | that one is at work; expires |
 | `<prefix>:{retention}:reports` | list | what the last runs did, as JSON, the newest first; expires |
 | `<prefix>:ticket:<hash>` | string | the turn whose events a ticket of the web API opens |
+| `<prefix>:console:<hash>` | string | which operator a browser is signed in for at the console; expires |
 | `<prefix>:{budget}:requests:<seconds>`, `...:tokens:...` | hash | how much of the model was used, by slices of a window of so many seconds; see lua/spend.lua. With `:<tenant>` behind it: by one tenant, percent-encoded |
 | `<prefix>:{budget}:closed` | string | the model has asked for a pause; expires with it |
 | `<prefix>:{budget}:call:<random>` | string | a call of the script that was counted |
@@ -85,6 +86,10 @@ class Keys:
     def of_ticket(self, digest: str) -> str:
         """A ticket, by the digest of its secret."""
         return f"{self._prefix}:ticket:{digest}"
+
+    def of_sign_in(self, digest: str) -> str:
+        """An operator's sign-in at the console, by the digest of its secret."""
+        return f"{self._prefix}:console:{digest}"
 
     def of_budget(self, name: str, tenant: str | None = None) -> str:
         """A part of the model's budget, of all or of one tenant; all parts are in one slot."""
