@@ -425,5 +425,5 @@ def test_a_speed_or_a_number_of_producers_that_cannot_be_is_refused(options: dic
 
 def test_percentiles_are_latencies_that_did_occur() -> None:
     assert measure([]) is None
-    assert measure([3.0]) == Latency(3.0, 3.0, 3.0)
-    assert measure([float(n) for n in range(100, 0, -1)]) == Latency(50.0, 95.0, 100.0)
+    assert measure([3.0]) == Latency(3.0, 3.0, 3.0, 3.0)
+    assert measure([float(n) for n in range(100, 0, -1)]) == Latency(50.0, 95.0, 99.0, 100.0)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from datetime import datetime, timedelta
 
-import typer
+from inturn.errors import InvalidInputError
 
 _SIZES = {"s": 1, "min": 60, "h": 3600, "d": 86_400}
 
@@ -20,8 +20,8 @@ def ago(now: datetime, since: datetime) -> str:
 
 
 def read_age(text: str) -> timedelta:
-    """Read `90s`, `15min`, `2h`, `7d`; raises what typer tells its user."""
+    """Read `90s`, `15min`, `2h`, `7d`; raises `InvalidInputError`."""
     found = re.fullmatch(r"(\d{1,6}) ?(s|min|h|d)", text, re.A)
     if found is None:
-        raise typer.BadParameter(f"{text!r} is no age; write one like 90s, 15min, 2h or 7d")
+        raise InvalidInputError(f"{text!r} is no age; write one like 90s, 15min, 2h or 7d")
     return timedelta(seconds=int(found[1]) * _SIZES[found[2]])

@@ -6,29 +6,26 @@ import json
 from pathlib import Path
 from typing import Any
 
-import typer
-from rich.console import Console
-from rich.progress import Progress
-
 from inturn.audit.reading import Anchor, read_audit_log, verify_audit_log
 from inturn.cli.ages import read_age
+from inturn.cli.exits import DONE
+from inturn.cli.local import local_settings
+from inturn.cli.output import bar, out, print_json
 from inturn.cli.text import plain
 from inturn.errors import ConfigurationError
 from inturn.session.state import utcnow
-from inturn.settings import load_settings
 
 
 def run_verify(directory: Path | None, anchor: Path | None, *, as_json: bool) -> int:
     """Check the log and print its heads. Returns the exit code."""
-    console = Console(highlight=False, soft_wrap=True)
-    key = load_settings().audit_key
-    with Progress(console=Console(stderr=True), transient=True, disable=as_json) as progress:
-        task = progress.add_task("bytes", total=None)
+    console = out()
+    key = local_settings().audit_key
+    with bar("verifying", "bytes") as watch:
         found = verify_audit_log(
             _directory(directory),
             key=None if key is None else key.get_secret_value(),
             anchors=None if anchor is None else _read_anchors(anchor),
-            on_progress=lambda done, total: progress.update(task, completed=done, total=total),
+            on_progress=watch,
         )
     if as_json:
         answer = {
@@ -37,7 +34,7 @@ def run_verify(directory: Path | None, anchor: Path | None, *, as_json: bool) ->
             "broken": [broken._asdict() for broken in found.broken],
             "torn": found.torn,
         }
-        console.print_json(json.dumps(answer))
+        print_json(answer)
         return int(bool(found.broken))
     for chain, head in found.heads.items():
         console.print(plain(f"{head.head}  {chain} ({head.records} records)"))
@@ -54,18 +51,18 @@ def run_show(
     session: str | None, user: str | None, since: str | None, directory: Path | None, *, as_json: bool
 ) -> int:
     """Print records. Returns the exit code."""
-    console = Console(highlight=False, soft_wrap=True)
+    console = out()
     start = None if since is None else utcnow() - read_age(since)
     for record in read_audit_log(_directory(directory), session_id=session, user_id=user, since=start):
         if as_json:
-            typer.echo(json.dumps(record))
+            print_json(record)
         else:
             console.print(plain(_line(record)))
-    return 0
+    return DONE
 
 
 def _directory(given: Path | None) -> Path:
-    directory = given or load_settings().audit_log
+    directory = given or local_settings().audit_log
     if directory is None:
         raise ConfigurationError(
             "there is no audit log: name its directory in INTURN_AUDIT_LOG, or with --dir"

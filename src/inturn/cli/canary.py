@@ -8,16 +8,18 @@ import socket
 import time
 from typing import Any, Literal, NamedTuple
 
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from inturn.cli.exits import DONE, FAILED
 from inturn.cli.local import local_settings
-from inturn.contract import CANARY, PRIORITY_RECOVERY, TURNS_QUEUE, canary_queue
+from inturn.cli.output import out, print_json, print_table
+from inturn.contract import CANARY, TURNS_QUEUE, canary_queue
 from inturn.errors import MailboxError
 from inturn.settings import Settings
 from inturn.turns.connection import connect, redis_errors
 from inturn.turns.keys import Keys
+from inturn.turns.transport import CONFIRM_SECONDS, priority, publisher_options
 
 ASK_SECONDS = 2.0
 """How long workers may take to say what they have in hand."""
@@ -38,7 +40,6 @@ def run_canary(worker: str | None, timeout: float, *, as_json: bool) -> int:
     `worker` is a node name (`turns@host`), a host's name, or `self`: all of this host. A worker whose slots
     are all taken takes nothing, and that is well. Without `worker` one of them must take turns.
     """
-    console = Console(highlight=False)
     try:
         seen = look(local_settings(), worker, timeout)
     except Exception as error:
@@ -47,16 +48,16 @@ def run_canary(worker: str | None, timeout: float, *, as_json: bool) -> int:
         seen = [Seen(worker or "all", "failed", f"the broker cannot be asked ({type(error).__name__})")]
     ok = bool(seen) and all(each.status != "failed" for each in seen)
     if as_json:
-        console.print_json(json.dumps({"ok": ok, "workers": [each._asdict() for each in seen]}))
-        return 0 if ok else 1
+        print_json({"ok": ok, "workers": [each._asdict() for each in seen]})
+        return DONE if ok else FAILED
     if not seen:
-        console.print("no worker answered", style="bold red")
+        out().print("no worker answered", style="bold red")
     table = Table(show_header=False, box=None, pad_edge=False)
     colours = {"ok": "green", "busy": "yellow", "failed": "red"}
     for each in seen:
         table.add_row(f"[{colours[each.status]}]{each.status}[/]", each.worker, escape(each.found))
-    console.print(table)
-    return 0 if ok else 1
+    print_table(table)
+    return DONE if ok else FAILED
 
 
 def look(settings: Settings, worker: str | None, timeout: float) -> list[Seen]:
@@ -65,7 +66,7 @@ def look(settings: Settings, worker: str | None, timeout: float) -> list[Seen]:
 
     app = Celery("inturn-canary", broker=settings.broker, set_as_current=False)
     app.conf.update(
-        broker_transport_options={"socket_timeout": 5, "socket_connect_timeout": 2},
+        broker_transport_options=publisher_options(settings.broker),
         broker_connection_timeout=2,
         task_publish_retry=False,
     )
@@ -96,7 +97,8 @@ def _send(app: Any, settings: Settings, names: list[str], timeout: float) -> dic
                 CANARY,
                 kwargs={"canary_id": canary_id},
                 queue=canary_queue(name),
-                priority=PRIORITY_RECOVERY,
+                priority=priority(settings.broker, urgent=True),
+                confirm_timeout=CONFIRM_SECONDS,
                 ignore_result=True,
             )
         while len(answers) < len(names) and (left := began + timeout - time.monotonic()) > 0:
@@ -140,7 +142,8 @@ def _judge(
 
 
 def _is_connection_error(error: Exception) -> bool:
+    from amqp.exceptions import AMQPError
     from kombu.exceptions import OperationalError
     from redis.exceptions import RedisError
 
-    return isinstance(error, OSError | OperationalError | RedisError | MailboxError)
+    return isinstance(error, OSError | AMQPError | OperationalError | RedisError | MailboxError)

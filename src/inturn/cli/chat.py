@@ -2,61 +2,64 @@
 
 from __future__ import annotations
 
-import json
+import sys
 from collections.abc import Iterable
 from contextlib import suppress
 
 from rich.console import Console
-from rich.markup import escape
 
+from inturn.cli.exits import DONE, code_of
 from inturn.cli.local import local_settings
+from inturn.cli.output import fail, out, print_json
+from inturn.cli.text import plain
 from inturn.client import Client, TurnHandle
 from inturn.contract import Piece, Response
-from inturn.errors import InturnError, InvalidInputError, TurnError, TurnTimeoutError
+from inturn.errors import InturnError, InvalidInputError, MailboxError, TurnError, TurnTimeoutError
 from inturn.ids import check_id, create_session_id
+from inturn.values import printable
 
 
-def run_chat(session_id: str | None, timeout: float) -> int:
+def run_chat(session_id: str | None, timeout: float, *, as_json: bool) -> int:
     """Read lines and print replies until the end of input. Returns the exit code."""
-    console = Console(highlight=False)
     session_id = create_session_id() if session_id is None else check_id(session_id)
     with Client(local_settings()) as client:
         client.ping()
-        console.print(
-            f"[dim]session {escape(session_id)}; an empty line or Ctrl-D ends, Ctrl-C stops a reply[/]"
-        )
+        if as_json:
+            return _exchange(client, session_id, timeout)
+        console = out()
+        hint = "an empty line or Ctrl-D ends, Ctrl-C stops a reply"
+        console.print(f"[dim]session {plain(session_id)}; {hint}[/]")
         while True:
             try:
                 text = console.input("[bold cyan]you>[/] ").strip()
             except (EOFError, KeyboardInterrupt):
                 console.print()
-                return 0
+                return DONE
             if not text:
-                return 0
+                return DONE
             try:
                 handle = client.respond(session_id, text, stream=True)
                 _talk(console, handle, timeout)
             except TurnTimeoutError:
                 console.print("[yellow]no reply yet; is a worker running? (inturn dev)[/]")
-            except (TurnError, InvalidInputError) as error:
-                console.print(f"[red]{escape(str(error))}[/]")
+            except (TurnError, MailboxError, InvalidInputError) as error:
+                console.print(plain(error), style="red")
 
 
 def run_respond(
     session_id: str, text: str, turn_id: str | None, timeout: float, *, as_json: bool, stream: bool
 ) -> int:
     """Enqueue one message and print the reply, with `stream` as it comes. Returns the exit code."""
-    console = Console(highlight=False, soft_wrap=True)
-    errors = Console(stderr=True, highlight=False, soft_wrap=True)
+    console = out()
     with Client(local_settings()) as client:
         handle = client.respond(session_id, text, turn_id=turn_id, stream=stream)
         answer = {"session_id": session_id, "turn_id": handle.turn_id, "accepted": handle.accepted}
         if timeout <= 0:
             if as_json:
-                console.print_json(json.dumps(answer))
+                print_json(answer)
             else:
-                console.print(f"accepted as {handle.turn_id}, behind {handle.ahead}", markup=False)
-            return 0
+                console.print(plain(f"accepted as {handle.turn_id}, behind {handle.ahead}"))
+            return DONE
         printed = _Printed(console)
         try:
             if stream and not as_json:
@@ -64,21 +67,38 @@ def run_respond(
             reply = handle.get(timeout)
         except InturnError as error:
             printed.end()
-            code = 3 if isinstance(error, TurnTimeoutError) else 1
             if as_json:
-                console.print_json(
-                    json.dumps({**answer, "error": type(error).__name__, "detail": str(error)})
-                )
+                print_json(answer | _told(error))
             else:
-                errors.print(f"inturn: {error}", markup=False, style="red")
-            return code
+                fail(error)
+            return code_of(error)
     if as_json:
-        console.print_json(reply.model_dump_json())
+        print_json(reply.model_dump(mode="json"))
     elif stream:
         printed.end()
     else:
-        console.print(reply.message, markup=False)
-    return 0
+        console.print(plain(reply.message.expandtabs(), lines=True))
+    return DONE
+
+
+def _exchange(client: Client, session_id: str, timeout: float) -> int:
+    """A line of input, a line of output; one that fails ends nothing."""
+    code = DONE
+    for line in sys.stdin:
+        if not (text := line.strip()):
+            break
+        try:
+            told = client.respond(session_id, text).get(timeout).model_dump(mode="json")
+            code = DONE
+        except (TurnError, MailboxError, InvalidInputError) as error:
+            told, code = {"session_id": session_id} | _told(error), code_of(error)
+        print_json(told)
+        sys.stdout.flush()
+    return code
+
+
+def _told(error: InturnError) -> dict[str, str]:
+    return {"error": type(error).__name__, "detail": str(error)}
 
 
 class _Printed:
@@ -98,7 +118,7 @@ class _Printed:
             if piece.restarts or not self._begun:
                 self._console.print(self._before, end="")
             self._begun, self.last = True, piece.id
-            self._console.out(piece.text, end="", highlight=False)
+            self._console.out(printable(piece.text.expandtabs(), lines=True), end="", highlight=False)
 
     def end(self) -> None:
         """Print the end of the line, if there is one."""
@@ -138,4 +158,4 @@ def _print_facts(console: Console, reply: Response) -> None:
     if reply.route:
         facts.insert(0, f"route {reply.route}" + (" complete" if reply.is_route_complete else ""))
     if facts:
-        console.print("     " + ", ".join(facts), style="dim", markup=False)
+        console.print("     " + plain(", ".join(facts)), style="dim")

@@ -2,27 +2,27 @@
 
 from __future__ import annotations
 
-import json
-import sys
 from dataclasses import asdict
 
-from rich.console import Console
-from rich.markup import escape
-
 from inturn.accepting import open_inbox
+from inturn.cli.exits import DONE, FAILED
+from inturn.cli.local import local_settings
+from inturn.cli.output import out, print_json, spinner
+from inturn.cli.text import plain
 from inturn.persistence.schema import SchemaState, current, upgrade
-from inturn.settings import load_settings
 
 
 def run_upgrade(*, as_json: bool) -> int:
     """Bring the schema up to date; returns the exit code."""
-    state = upgrade(_url())
-    inbox = open_inbox(load_settings())
-    if inbox is not None:
-        inbox.initialize()
-        inbox.close()
+    settings = local_settings()
+    with spinner("bringing the schema up to date"):
+        state = upgrade(settings.database_url.get_secret_value())
+        inbox = open_inbox(settings)
+        if inbox is not None:
+            inbox.initialize()
+            inbox.close()
     _print(state, f"the schema is at revision {state.revision}, the newest", as_json=as_json)
-    return 0
+    return DONE
 
 
 def run_current(*, as_json: bool) -> int:
@@ -35,7 +35,7 @@ def run_current(*, as_json: bool) -> int:
     else:
         words = "no revision, but complete: an adapter has created the tables"
     _print(state, f"{words}; the newest is {state.head}", as_json=as_json)
-    return 0
+    return DONE
 
 
 def run_check(*, as_json: bool) -> int:
@@ -43,22 +43,21 @@ def run_check(*, as_json: bool) -> int:
     state = current(_url())
     if state.is_complete:
         _print(state, "the schema is complete", as_json=as_json)
-        return 0
+        return DONE
     faults = list(state.missing)
     if state.revision not in (None, state.head):
         faults.append(f"it is at revision {state.revision}, and the newest is {state.head}")
     lines = [*faults, "mend it with `inturn db upgrade`"]
     _print(state, "\n".join(lines), as_json=as_json, colour="red")
-    return 1
+    return FAILED
 
 
 def _url() -> str:
-    return load_settings().database_url.get_secret_value()
+    return local_settings().database_url.get_secret_value()
 
 
 def _print(state: SchemaState, words: str, *, as_json: bool, colour: str = "default") -> None:
     if as_json:
-        json.dump({"complete": state.is_complete, **asdict(state)}, sys.stdout)
-        sys.stdout.write("\n")
+        print_json({"complete": state.is_complete, **asdict(state)})
     else:
-        Console(highlight=False).print(f"[{colour}]{escape(words)}[/]", soft_wrap=True)
+        out().print(plain(words, lines=True), style=colour)

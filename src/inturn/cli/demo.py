@@ -12,8 +12,10 @@ from pathlib import Path
 from rich.console import Console
 
 from inturn.cli.conversations import read_conversations
+from inturn.cli.exits import DONE, FAILED
+from inturn.cli.output import note, out, print_json
 from inturn.cli.processes import Fleet, worker_command
-from inturn.cli.recorded import progress_bar
+from inturn.cli.recorded import as_object, replay_bar
 from inturn.cli.replay import Progress, replay
 from inturn.cli.report import print_figures, print_sessions, print_transcript, print_verdict
 from inturn.client import Client
@@ -28,9 +30,9 @@ from inturn.turns.connection import connect
 FIELDS = ("name", "party_size", "date", "time", "seating")
 
 
-def run_demo(file: Path, speed: float) -> int:
+def run_demo(file: Path, speed: float, *, as_json: bool) -> int:
     """Run it and print what happened. Returns the exit code."""
-    console = Console(highlight=False)
+    console = Console(quiet=True) if as_json else out()
     lines = read_conversations(file)
     folder = Path(".inturn/demo")
     shutil.rmtree(folder, ignore_errors=True)
@@ -68,14 +70,14 @@ def run_demo(file: Path, speed: float) -> int:
             pids = {name: fleet.start(name, *worker_command(name, 8)) for name in ("worker-1", "worker-2")}
             console.print(f"Valkey, SQLite and two workers, pids {', '.join(map(str, pids.values()))}")
             killing = _Killing(fleet, "worker-2", pids["worker-2"], Mailbox(redis, settings))
-            with progress_bar(console) as show:
+            with replay_bar("replaying") as show:
 
                 def on_progress(state: Progress) -> None:
                     show(state)
                     killing.at_half(state)
 
                 report = replay(client, adapter, lines, speed=speed, on_progress=on_progress)
-            console.print(killing.story(adapter), soft_wrap=True)
+            console.print(killing.story(adapter))
             found = adapter.find_sessions(SessionQuery(limit=1000)).items
             # One that was cut off, if there is one, and of these one that got far.
             shown = max(found, key=lambda one: (one.id in killing.stranded, one.message_count))
@@ -85,9 +87,13 @@ def run_demo(file: Path, speed: float) -> int:
             print_verdict(console, report)
     console.print(f"[dim]the workers' log: {folder / 'workers.log'}[/]")
     if killing.at is None:
-        console.print("[red]no turn was in hand when a worker was to be killed: nothing was shown[/]")
-        return 1
-    return 0 if report.ok else 1
+        note("no turn was in hand when a worker was to be killed: nothing was shown", "red")
+    ok = report.ok and killing.at is not None
+    if as_json:
+        print_json(
+            as_object(report) | {"ok": ok, "killed": killing.at is not None, "stranded": killing.stranded}
+        )
+    return DONE if ok else FAILED
 
 
 class _Killing:

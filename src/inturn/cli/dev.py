@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import threading
@@ -9,10 +10,11 @@ import time
 from contextlib import ExitStack
 from pathlib import Path
 
-from rich.console import Console
 from rich.text import Text
 
+from inturn.cli.exits import DONE, FAILED
 from inturn.cli.local import write_note
+from inturn.cli.output import out
 from inturn.cli.processes import Fleet, beat_command, web_command, worker_command
 from inturn.contract import DELIVERY_QUEUE, MAINTENANCE_QUEUE, TURNS_QUEUE
 from inturn.embedded.valkey import EmbeddedValkey
@@ -21,13 +23,16 @@ from inturn.settings import load_settings
 COLOURS = {"worker": "cyan", "delivery": "blue", "beat": "magenta", "web": "green", "inturn": "bold"}
 
 
-def run_dev(port: int, data_dir: Path, concurrency: int) -> int:
+def run_dev(port: int, data_dir: Path, concurrency: int, *, as_json: bool) -> int:
     """Run until Ctrl-C, or until a process ends by itself, which is an error. Returns the exit code."""
-    console = Console(highlight=False, soft_wrap=True)
+    console = out()
 
     def show(name: str, line: str) -> None:
         # In one call: each process has a thread that reads it.
-        console.print(Text.assemble((f"{name:>8} | ", COLOURS[name]), line))
+        if as_json:
+            console.out(json.dumps({"process": name, "line": line}), highlight=False)
+        else:
+            console.print(Text.assemble((f"{name:>8} | ", COLOURS[name]), line))
 
     data_dir.mkdir(parents=True, exist_ok=True)
     stopped = threading.Event()
@@ -56,10 +61,10 @@ def run_dev(port: int, data_dir: Path, concurrency: int) -> int:
                 time.sleep(0.2)  # let its last words through
                 for name, code in ended.items():
                     show("inturn", f"{name} has ended with exit code {code}; stopping the others")
-                return 1
+                return FAILED
         show("inturn", "stopping")
     show("inturn", "stopped")
-    return 0
+    return DONE
 
 
 def _named(variable: str) -> str | None:

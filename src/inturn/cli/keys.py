@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import json
-import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from inturn.cli.exits import DONE, FAILED
 from inturn.cli.local import local_settings
+from inturn.cli.output import bar, fail, out, print_json, print_table
+from inturn.cli.text import plain
 from inturn.errors import EncryptionKeyError
 from inturn.keyring import KeyRing, create_key
 from inturn.persistence import PersistenceAdapter, SessionQuery, open_adapter
@@ -25,10 +24,14 @@ from inturn.settings import Settings
 KINDS: tuple[Kind, ...] = ("sessions", "messages", "turns")
 
 
-def run_new(key_id: str | None) -> int:
+def run_new(key_id: str | None, *, as_json: bool) -> int:
     """Print a new key; returns the exit code."""
-    sys.stdout.write(f"{create_key(key_id or utcnow().strftime('%Y-%m-%d'))}\n")
-    return 0
+    key = create_key(key_id or utcnow().strftime("%Y-%m-%d"))
+    if as_json:
+        print_json({"id": key.partition(":")[0], "key": key})
+    else:
+        out().print(plain(key))
+    return DONE
 
 
 def run_rotate(*, as_json: bool) -> int:
@@ -39,7 +42,7 @@ def run_rotate(*, as_json: bool) -> int:
         done = rotate(store, keys, watch=watch, tell=_tell)
     if as_json:
         told = {"sessions": done.sessions, "rewritten": done.rewritten, "unreadable": done.unreadable}
-        sys.stdout.write(f"{json.dumps(told)}\n")
+        print_json(told)
     else:
         words = f"{done.rewritten} rows of {done.sessions} sessions were sealed with key {keys.ids[0]}"
         if done.unreadable:
@@ -47,8 +50,8 @@ def run_rotate(*, as_json: bool) -> int:
                 f"; {done.unreadable} sessions hold what none of the keys opens: "
                 "`inturn keys status` names the keys that are missing"
             )
-        Console(highlight=False).print(escape(words), soft_wrap=True)
-    return 1 if done.unreadable else 0
+        out().print(plain(words))
+    return FAILED if done.unreadable else DONE
 
 
 def run_status(*, as_json: bool) -> int:
@@ -67,19 +70,17 @@ def run_status(*, as_json: bool) -> int:
             "missing": missing,
             "removable": unused,
         }
-        sys.stdout.write(f"{json.dumps(told)}\n")
+        print_json(told)
     else:
-        _print(Console(highlight=False), keys, use, missing, unused, counts_turns=counts_turns)
-    return 1 if missing else 0
+        _print(keys, use, missing, unused, counts_turns=counts_turns)
+    return FAILED if missing else DONE
 
 
 def _tell(error: EncryptionKeyError) -> None:
-    Console(stderr=True, highlight=False).print(escape(str(error)), style="red", soft_wrap=True)
+    fail(error)
 
 
-def _print(
-    console: Console, keys: KeyRing, use: KeyUse, missing: list[str], unused: list[str], *, counts_turns: bool
-) -> None:
+def _print(keys: KeyRing, use: KeyUse, missing: list[str], unused: list[str], *, counts_turns: bool) -> None:
     table = Table("key", *KINDS, "")
     for column in table.columns[1:4]:
         column.justify = "right"
@@ -91,21 +92,19 @@ def _print(
         else:
             name, note = key_id, "seals" if number == 0 else "may be removed" if key_id in unused else ""
         table.add_row(escape(name), *(str(count) for count in _counts(use, key_id).values()), note)
-    console.print(table)
+    print_table(table)
+    console = out()
     for key_id in missing:
         console.print(
             f"[red]key {escape(key_id)} is missing:[/] put it back into INTURN_ENCRYPTION_KEYS, behind the "
-            "newest; until then what it has sealed cannot be read",
-            soft_wrap=True,
+            "newest; until then what it has sealed cannot be read"
         )
     if not counts_turns:
-        console.print("turns are not counted in this store: remove no key", soft_wrap=True)
+        console.print("turns are not counted in this store: remove no key")
     elif keys and sum(use.of(key_id) for key_id in use.counts) > use.of(keys.ids[0]):
-        console.print("`inturn keys rotate` seals all of it with the first key", soft_wrap=True)
+        console.print("`inturn keys rotate` seals all of it with the first key")
     elif unused:
-        console.print(
-            "nothing here uses the keys that may be removed; backups of the database may", soft_wrap=True
-        )
+        console.print("nothing here uses the keys that may be removed; backups of the database may")
 
 
 def _counts(use: KeyUse, key_id: str | None) -> dict[str, int]:
@@ -121,14 +120,12 @@ def _store(settings: Settings) -> PersistenceAdapter:
 @contextmanager
 def _progress(words: str, store: PersistenceAdapter) -> Iterator[Callable[[int], None]]:
     """Show a bar of sessions while the block runs; it gives the function to call with how many are done."""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("sessions"))
-    with Progress(*columns, TimeElapsedColumn(), console=Console(stderr=True)) as progress:
-        task = progress.add_task(words, total=None)
+    with bar(words, "sessions") as watch:
         total, cursor = 0, None
         while True:
             page = store.find_sessions(SessionQuery(order="oldest", cursor=cursor, limit=MAX_PAGE))
             total, cursor = total + len(page.items), page.cursor
             if cursor is None:
                 break
-        progress.update(task, total=total)
-        yield lambda done: progress.update(task, completed=min(done, total))
+        watch(0, total)
+        yield lambda done: watch(done, total)

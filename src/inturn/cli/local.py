@@ -15,18 +15,26 @@ NOTE = Path(".inturn/dev/servers.json")
 
 
 def local_settings() -> Settings:
-    """Read the settings; where the environment names no Redis, use that of an `inturn dev` that runs here."""
+    """Read the settings; where the environment names no Redis, use that of an `inturn dev` that runs here.
+
+    So is its store, unless the environment names another.
+    """
     settings = load_settings()
-    if {"redis_url", "REDIS_URL", "INTURN_REDIS_URL"} & (settings.model_fields_set | set(os.environ)):
+    if _is_named(settings, "redis_url"):
         return settings
     try:
         note = json.loads(NOTE.read_text())
-        found = load_settings(**note)
+        found = load_settings(**{name: url for name, url in note.items() if not _is_named(settings, name)})
         with connect(found) as client, redis_errors():
             client.ping()
     except (OSError, ValueError, MailboxError):
         return settings
     return found
+
+
+def _is_named(settings: Settings, name: str) -> bool:
+    names = {name, name.upper(), f"INTURN_{name.upper()}"}
+    return bool(names & (settings.model_fields_set | set(os.environ)))
 
 
 def write_note(folder: Path, redis_url: str, database_url: str) -> None:

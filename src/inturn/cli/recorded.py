@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from typing import Any
 
 from inturn.cli.conversations import read_conversations
+from inturn.cli.exits import DONE, FAILED
 from inturn.cli.local import local_settings
-from inturn.cli.replay import Progress as State
-from inturn.cli.replay import replay
+from inturn.cli.output import bar, out, print_json
+from inturn.cli.replay import Progress, ReplayReport, replay
 from inturn.cli.report import print_figures, print_verdict
 from inturn.client import Client
 from inturn.persistence.opening import open_store
@@ -24,44 +22,37 @@ def run_replay(file: Path, speed: float | None, producers: int, timeout: float, 
     """Replay a file and print the report. Returns the exit code."""
     lines = read_conversations(file)
     settings = local_settings()
-    console = Console(highlight=False)
-    with (
-        Client(settings) as client,
-        open_store(settings) as adapter,
-        progress_bar(Console(stderr=True)) as show,
-    ):
+    with Client(settings) as client, open_store(settings) as adapter, replay_bar("replaying") as show:
         client.ping()
         report = replay(
             client, adapter, lines, speed=speed, producers=producers, timeout=timeout, on_progress=show
         )
     if as_json:
-        console.print_json(json.dumps({**asdict(report), "ok": report.ok}, default=str))
+        print_json(as_object(report))
     else:
-        print_figures(console, report)
-        print_verdict(console, report)
-    return 0 if report.ok else 1
+        print_figures(out(), report)
+        print_verdict(out(), report)
+    return DONE if report.ok else FAILED
+
+
+def as_object(report: ReplayReport) -> dict[str, Any]:
+    """A report as JSON has it; seconds are seconds."""
+    told = asdict(report)
+    for name in ("acceptance", "latency"):
+        latency = getattr(report, name)
+        told[name] = None if latency is None else latency._asdict()
+    told["refused"] = [refusal._asdict() for refusal in report.refused]
+    return told | {"ok": report.ok}
 
 
 @contextmanager
-def progress_bar(console: Console) -> Iterator[Callable[[State], None]]:
+def replay_bar(words: str) -> Iterator[Callable[[Progress], None]]:
     """Show a bar of answered turns while the block runs; it gives the function to call with each change."""
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("turns answered, {task.fields[offered]} lines offered"),
-        TimeElapsedColumn(),
-    )
-    with Progress(*columns, console=console, transient=False) as progress:
-        task = progress.add_task("replaying", total=None, offered=0)
+    with bar(words, "turns answered") as watch:
 
-        def show(state: State) -> None:
-            progress.update(
-                task,
-                # The number of turns is known once every line is offered: some lines are repeats.
-                total=state.turns if state.offered == state.lines else max(state.lines, state.turns),
-                completed=state.answered,
-                offered=state.offered,
-            )
+        def show(state: Progress) -> None:
+            # The number of turns is known once every line is offered: some lines are repeats.
+            offered = state.offered == state.lines
+            watch(state.answered, state.turns if offered else max(state.lines, state.turns))
 
         yield show

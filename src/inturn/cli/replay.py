@@ -36,10 +36,11 @@ class Progress:
 
 
 class Latency(NamedTuple):
-    """Seconds from a turn's acceptance to its result, as the producer saw them."""
+    """How long something took, in seconds, as the producer saw it."""
 
     p50: float
     p95: float
+    p99: float
     max: float
 
 
@@ -56,7 +57,9 @@ class ReplayReport:
 
     `turns` were accepted, `repeated` lines were further deliveries of one of them, `known` of the turns had
     been accepted before this replay and have no latency. Every turn was `answered` (some of them as
-    `failed`) or is `unanswered`: no result came in time, which the verdict may call lost.
+    `failed`) or is `unanswered`: no result came in time, which the verdict may call lost. `acceptance` is
+    from offering a line until it is accepted, `latency` from there until the result is seen (it is looked
+    for every 20 ms); `offering` is how many of the `seconds` were over when the last line was accepted.
     """
 
     lines: int
@@ -68,6 +71,8 @@ class ReplayReport:
     unanswered: int
     refused: tuple[Refusal, ...]
     seconds: float
+    offering: float
+    acceptance: Latency | None
     latency: Latency | None
     verdict: Verdict
 
@@ -122,6 +127,8 @@ def replay(
         unanswered=len(run.waiting),
         refused=tuple(sorted(run.refused)),
         seconds=seconds,
+        offering=max(run.since.values(), default=began) - began,
+        acceptance=measure(run.acceptances),
         latency=measure(run.latencies),
         verdict=check_store(adapter, run.accepted, run.results),
     )
@@ -140,8 +147,8 @@ def measure(latencies: Sequence[float]) -> Latency | None:
     if not latencies:
         return None
     ordered = sorted(latencies)
-    p50, p95 = (ordered[math.ceil(share * len(ordered)) - 1] for share in (0.5, 0.95))
-    return Latency(p50, p95, ordered[-1])
+    p50, p95, p99 = (ordered[math.ceil(share * len(ordered)) - 1] for share in (0.5, 0.95, 0.99))
+    return Latency(p50, p95, p99, ordered[-1])
 
 
 class _Run:
@@ -163,6 +170,7 @@ class _Run:
         self.waiting: dict[str, TurnHandle] = {}
         self.results: list[TurnResult] = []
         self.latencies: list[float] = []
+        self.acceptances: list[float] = []
         self._client = client
         self._lines = len(lines)
         self._speed = speed
@@ -181,16 +189,19 @@ class _Run:
                 self.stopped.wait(max(0.0, due - time.monotonic()))
             if self.stopped.is_set():
                 return
+            offered = time.monotonic()
             try:
                 handle, again = self._respond(line)
             except InvalidInputError as error:
                 with self._lock:
                     self.refused.append(Refusal(line.number, str(error)))
                 continue
+            now = time.monotonic()
             with self._lock:
                 self.accepted.append(Accepted(line.session_id, handle.turn_id, line.number, utcnow()))
                 if handle.turn_id not in self.since:
-                    self.since[handle.turn_id] = time.monotonic()
+                    self.since[handle.turn_id] = now
+                    self.acceptances.append(now - offered)
                     self.waiting[handle.turn_id] = handle
                     if not handle.accepted and not again:
                         self.known.add(handle.turn_id)

@@ -40,12 +40,8 @@ def print_figures(console: Console, report: ReplayReport) -> None:
 
 def print_verdict(console: Console, report: ReplayReport) -> None:
     """Print the checker's line, with a few offenders of each kind."""
-    console.print(
-        report.verdict.explain(),
-        style="bold green" if report.ok else "bold red",
-        markup=False,
-        soft_wrap=True,
-    )
+    style = "bold green" if report.ok else "bold red"
+    console.print(report.verdict.explain(), style=style, markup=False)
 
 
 def print_transcript(console: Console, adapter: PersistenceAdapter, session_id: str) -> None:
@@ -55,7 +51,8 @@ def print_transcript(console: Console, adapter: PersistenceAdapter, session_id: 
     for message in page.items:
         who = WHO.get(message.role, "[dim]note[/]")
         lines.append(f"{who}  {escape(message.content)}")
-    console.print(Panel("\n".join(lines), title=f"session {escape(session_id)}", expand=False))
+    panel = Panel("\n".join(lines), title=f"session {escape(session_id)}", expand=False)
+    console.print(panel, soft_wrap=False)
 
 
 def print_sessions(
@@ -69,7 +66,7 @@ def print_sessions(
     for session in sessions[:most]:
         values = [_short(session.data.get(field)) for field in fields]
         table.add_row(escape(session.id), *map(escape, values))
-    console.print(table)
+    console.print(table, soft_wrap=False)
 
 
 def _short(value: object) -> str:

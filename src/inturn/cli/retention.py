@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable
 
-from rich.console import Console
-from rich.progress import Progress, SpinnerColumn, TextColumn
 from rich.table import Table
 
 from inturn.cli.ages import ago
+from inturn.cli.exits import DONE, TIMED_OUT
 from inturn.cli.local import local_settings
+from inturn.cli.output import fail, out, print_json, print_table, spinner
 from inturn.client import Client
 from inturn.retention import RetentionReport
 from inturn.session.state import utcnow
@@ -22,9 +21,8 @@ from inturn.turns.retention_runs import RetentionRuns
 POLL_SECONDS = 0.3
 
 
-def run_show(last: int, *, as_json: bool) -> int:
+def run_list(last: int, *, as_json: bool) -> int:
     """Print the run that is not done yet, and the last reports. Returns the exit code."""
-    console = Console(highlight=False)
     settings = local_settings()
     with connect(settings) as redis:
         runs = RetentionRuns(redis, settings)
@@ -32,33 +30,28 @@ def run_show(last: int, *, as_json: bool) -> int:
     if current is not None:
         reports.insert(0, current.report)
     if as_json:
-        console.print_json(json.dumps({"runs": [report.model_dump(mode="json") for report in reports]}))
+        for report in reports:
+            print_json(report.model_dump(mode="json"))
     elif reports:
-        _print(console, reports)
+        _print(reports)
     else:
-        console.print("retention has not run yet; beat asks for it, or `inturn retention run`")
-    return 0
+        out().print("retention has not run yet; beat asks for it, or `inturn retention run`")
+    return DONE
 
 
 def run_now(timeout: float, *, dry_run: bool, as_json: bool) -> int:
     """Have a worker run it, to its end, and print the report. Returns the exit code."""
-    console, errors = Console(highlight=False), Console(stderr=True)
     settings = local_settings()
-    columns = SpinnerColumn(), TextColumn("{task.description}")
-    with Progress(*columns, console=errors, transient=True, disable=as_json) as progress:
-        task = progress.add_task("waiting for a worker")
-        report = _run(settings, timeout, dry_run, lambda text: progress.update(task, description=text))
+    with spinner("waiting for a worker") as tell:
+        report = _run(settings, timeout, dry_run, tell)
     if report is None:
-        errors.print(
-            f"no worker got on with it for {timeout:g} seconds; it goes on by itself once one does",
-            style="red",
-        )
-        return 3
+        fail(f"no worker got on with it for {timeout:g} seconds; it goes on by itself once one does")
+        return TIMED_OUT
     if as_json:
-        console.print_json(report.model_dump_json())
+        print_json(report.model_dump(mode="json"))
     else:
-        _print(console, [report])
-    return 0
+        _print([report])
+    return DONE
 
 
 def _run(
@@ -94,7 +87,7 @@ def _done(report: RetentionReport) -> str:
     )
 
 
-def _print(console: Console, reports: list[RetentionReport]) -> None:
+def _print(reports: list[RetentionReport]) -> None:
     table = Table()
     table.add_column("begun")
     table.add_column("took")
@@ -117,4 +110,4 @@ def _print(console: Console, reports: list[RetentionReport]) -> None:
             *(f"{count:,}" for count in counts),
             ", ".join(notes),
         )
-    console.print(table)
+    print_table(table)

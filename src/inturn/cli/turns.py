@@ -1,30 +1,28 @@
-"""`inturn turns`: the turns that failed: look at them, run them again, drop them."""
+"""`inturn turns dead`, `show`, `retry` and `drop`: the turns that failed."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
-import typer
-from rich.console import Console
-from rich.markup import escape
-from rich.progress import Progress
 from rich.table import Table
 
 from inturn.cli.ages import ago, read_age
+from inturn.cli.exits import DONE, FAILED, INTERRUPTED
 from inturn.cli.local import local_settings
+from inturn.cli.output import agreed, bar, fail, note, out, print_json, print_table
 from inturn.cli.text import plain
 from inturn.client import Client
 from inturn.contract import DeadLetter
 from inturn.dead_turns import Retried
+from inturn.errors import InvalidInputError
+from inturn.ids import session_of_turn
 from inturn.session.state import utcnow
 
 MOST_ROWS = 200
 """Turns that a table shows, the newest; `--json` has them all."""
-
-STOPPED = 130
-"""The exit code of a program that Ctrl-C has stopped."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,30 +53,30 @@ class Which:
 
 def run_dead(which: Which, *, as_json: bool) -> int:
     """Print the turns that failed. Returns the exit code."""
-    console = Console(highlight=False)
     with Client(local_settings()) as client:
         found = which.find(client)
     if as_json:
-        console.print_json(json.dumps({"dead": [letter.model_dump(mode="json") for letter in found]}))
+        for letter in found:
+            print_json(letter.model_dump(mode="json"))
     elif found:
-        _print(console, found)
+        _print(found)
     else:
-        console.print("none" if which.is_some else "no turn has failed")
-    return 0
+        out().print("none" if which.is_some else "no turn has failed")
+    return DONE
 
 
 def run_show(turn_id: str, session_id: str | None, *, text: bool, as_json: bool) -> int:
-    """Print one of them. Returns the exit code."""
-    console = Console(highlight=False, soft_wrap=True)
+    """Print one of them, or where another turn stands. Returns the exit code."""
+    console = out()
     with Client(local_settings()) as client:
         letter = client.dead.get(turn_id, session_id)
         payload = client.dead.payload(letter) if letter is not None and text else None
-    if letter is None:
-        return _unknown(turn_id)
-    facts = letter.model_dump(mode="json")
+        if letter is None:
+            return _show_other(client, turn_id, session_id, as_json=as_json)
+    facts: dict[str, Any] = {"state": "dead", **letter.model_dump(mode="json")}
     if as_json:
-        console.print_json(json.dumps(facts | ({"payload": payload} if text else {})))
-        return 0
+        print_json(facts | ({"payload": payload} if text else {}))
+        return DONE
     error = facts.pop("error")
     facts |= {"error": error["type"], "why": error["message"], "tries": error["attempts"]}
     for name, value in facts.items():
@@ -86,12 +84,35 @@ def run_show(turn_id: str, session_id: str | None, *, text: bool, as_json: bool)
             console.print(f"{name.replace('_', ' '):15}{plain(value, lines=True)}")
     if payload is not None:
         console.print(f"{'payload':15}{plain(_readable(payload), lines=True)}")
-    return 0
+    return DONE
+
+
+def _show_other(client: Client, turn_id: str, session_id: str | None, *, as_json: bool) -> int:
+    if session_id is None:
+        try:
+            session_id = session_of_turn(turn_id)
+        except InvalidInputError:
+            fail(f"no turn {turn_id!r} has failed; if it waits or runs, name its session: --session")
+            return FAILED
+    handle = client.handle(session_id, turn_id)
+    state = handle.status()
+    if state == "unknown":
+        fail(
+            f"nobody knows a turn {turn_id!r} any more; what it has said is in `inturn sessions messages`, "
+            "and `inturn turns dead` lists those that failed"
+        )
+        return FAILED
+    if as_json:
+        print_json({"state": state, "session_id": session_id, "turn_id": handle.turn_id})
+    else:
+        for name, value in (("state", state), ("session id", session_id), ("turn id", handle.turn_id)):
+            out().print(f"{name:15}{plain(value)}")
+    return DONE
 
 
 def run_retry(turn_id: str | None, which: Which, *, as_json: bool) -> int:
     """Run one again, or many. Returns the exit code."""
-    console = Console(highlight=False, soft_wrap=True)
+    console = out()
     done: list[Retried] = []
     stopped = False
     with Client(local_settings()) as client:
@@ -99,62 +120,59 @@ def run_retry(turn_id: str | None, which: Which, *, as_json: bool) -> int:
         if turn_id is not None and not letters:
             return _unknown(turn_id)
         try:
-            with Progress(console=Console(stderr=True), disable=turn_id is not None or as_json) as progress:
-                for retried in progress.track(
-                    client.dead.retry_all(letters), total=len(letters), description="turns"
-                ):
+            with bar("offering again", "turns", len(letters)) as watch:
+                for retried in client.dead.retry_all(letters):
                     done.append(retried)
+                    watch(len(done), None)
         except KeyboardInterrupt:
             stopped = True
     offered = [each for each in done if each.turn is not None]
     kept = [each for each in done if each.turn is None]
     if as_json:
-        console.print_json(json.dumps({"offered": [_told(each) for each in offered], "kept": _kept(kept)}))
+        print_json({"offered": [_told(each) for each in offered], "kept": _kept(kept)})
     else:
         if turn_id is not None and offered:
             console.print(f"asked for, as {plain(_told(offered[0])['as'])}; it runs behind those that wait")
         elif turn_id is None:
             console.print(f"{len(offered)} of {len(letters)} run again, behind those that wait")
-        for error in sorted({str(each.error) for each in kept}):
-            console.print(escape(error), style="yellow")
-        if stopped or kept:
-            console.print("the others stay: the same command goes on with them", style="yellow")
-    return STOPPED if stopped else int(bool(kept))
+    for error in sorted({str(each.error) for each in kept}):
+        note(error)
+    if stopped or kept:
+        note("the others stay: the same command goes on with them")
+    return INTERRUPTED if stopped else FAILED if kept else DONE
 
 
 def run_drop(turn_id: str | None, which: Which, *, yes: bool, as_json: bool) -> int:
     """Forget one, or many. Returns the exit code."""
-    console = Console(highlight=False, soft_wrap=True)
     with Client(local_settings()) as client:
         letters = _chosen(client, turn_id, which)
         if turn_id is not None and not letters:
             return _unknown(turn_id)
-        many = turn_id is None and letters and not yes
-        if many and not typer.confirm(f"Drop {len(letters)} turns for good?", err=True):
-            return 1
+        asks = turn_id is None and bool(letters)
+        if asks and not agreed(f"Drop {len(letters)} turns for good?", yes=yes):
+            return FAILED
         dropped = sum(client.dead.drop(letter) for letter in letters)
     if as_json:
-        console.print_json(json.dumps({"dropped": dropped}))
+        print_json({"dropped": dropped})
     else:
-        console.print(f"{dropped} dropped")
-    return 0
+        out().print(f"{dropped} dropped")
+    return DONE
 
 
 def _chosen(client: Client, turn_id: str | None, which: Which) -> list[DeadLetter]:
     if turn_id is None:
         if not which.is_some:
-            raise typer.BadParameter("name a turn, or say which with --session, --error, an age, or --all")
+            raise InvalidInputError("name a turn, or say which with --session, --error, an age, or --all")
         return which.find(client)
     if which != Which(session_id=which.session_id):
-        raise typer.BadParameter("with a turn's ID only --session says more")
+        raise InvalidInputError("with a turn's ID only --session says more")
     letter = client.dead.get(turn_id, which.session_id)
     return [] if letter is None else [letter]
 
 
 def _unknown(turn_id: str) -> int:
-    words = f"inturn: there is no turn {turn_id!r} that failed; `inturn turns dead` lists them"
-    typer.secho(words, fg=typer.colors.RED, err=True)
-    return 1
+    fail(f"there is no turn {turn_id!r} that failed; `inturn turns dead` lists them")
+    return FAILED
 
 
 def _told(retried: Retried) -> dict[str, str]:
@@ -180,7 +198,7 @@ def _readable(payload: str) -> str:
         return payload
 
 
-def _print(console: Console, found: Sequence[DeadLetter]) -> None:
+def _print(found: Sequence[DeadLetter]) -> None:
     table = Table()
     for name in ("session", "turn", "kind", "channel", "failed", "tries", "error"):
         table.add_column(name, overflow="fold")
@@ -195,6 +213,6 @@ def _print(console: Console, found: Sequence[DeadLetter]) -> None:
             str(letter.error.attempts),
             plain(f"{letter.error.type}: {letter.error.message}"),
         )
-    console.print(table)
+    print_table(table)
     if len(found) > MOST_ROWS:
-        console.print(f"and {len(found) - MOST_ROWS} before them; --json has them all")
+        note(f"and {len(found) - MOST_ROWS} before them; --json has them all")

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import json
-import os
-import sys
-from contextlib import ExitStack
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import typer
-from rich.console import Console
-from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
-
+from inturn.cli.exits import DONE, FAILED
+from inturn.cli.lines import report_lines, write_lines
 from inturn.cli.local import local_settings
+from inturn.cli.output import agreed, errors, out, print_json, spinner
 from inturn.cli.text import plain
 from inturn.erasure import ErasureReport, erase_user
 from inturn.people import export_user
 from inturn.persistence.opening import open_store
 from inturn.turns.connection import connect
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 _PLACES = {
     "sessions": "sessions deleted",
@@ -40,29 +39,10 @@ _PLACES = {
 def run_export(user_id: str, output: Path | None, *, as_json: bool) -> int:
     """Write all there is of a user, one JSON object a line. Returns the exit code."""
     settings = local_settings()
-    lines: dict[str, int] = {}
-    with ExitStack() as stack:
-        store = stack.enter_context(open_store(settings))
-        redis = stack.enter_context(connect(settings))
-        progress = stack.enter_context(_progress(hidden=as_json or not sys.stderr.isatty()))
-        task = progress.add_task("lines", total=None)
-        if output is None:
-            out = sys.stdout
-        else:
-            # It is about to hold what one person has said: nobody else may read it.
-            handle = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-            out = stack.enter_context(open(handle, "w", encoding="utf-8"))
-        for line in export_user(settings, store, redis, user_id):
-            out.write(json.dumps(line, ensure_ascii=output is None) + "\n")
-            lines[line["type"]] = lines.get(line["type"], 0) + 1
-            progress.update(task, completed=sum(lines.values()))
-    if output is not None:
-        report = Console(highlight=False, soft_wrap=True)
-        if as_json:
-            report.print_json(json.dumps({"user_id": user_id, "file": str(output), "lines": lines}))
-        else:
-            report.print(plain(f"{output}: {lines.get('session', 0)} sessions, {sum(lines.values())} lines"))
-    return 0
+    with open_store(settings) as store, connect(settings) as redis:
+        counts = write_lines(export_user(settings, store, redis, user_id), output)
+    report_lines(counts, output, as_json=as_json, user_id=user_id)
+    return DONE
 
 
 def run_erase(user_id: str, patience: float, *, dry_run: bool, yes: bool, as_json: bool) -> int:
@@ -71,12 +51,10 @@ def run_erase(user_id: str, patience: float, *, dry_run: bool, yes: bool, as_jso
     with open_store(settings) as store, connect(settings) as redis:
         if not dry_run and not yes:
             found = erase_user(settings, store, redis, user_id, dry_run=True)
-            _print(found, Console(stderr=True, highlight=False, soft_wrap=True))
-            question = f"Remove all there is of {user_id!r} for good?"
-            if not typer.confirm(plain(question), err=True):
-                return 1
-        with _progress(hidden=as_json or not sys.stderr.isatty()) as progress:
-            task = progress.add_task("looking", total=None)
+            _print(found, errors())
+            if not agreed(f"Remove all there is of {user_id!r} for good?", yes=yes):
+                return FAILED
+        with spinner("looking") as tell:
             report = erase_user(
                 settings,
                 store,
@@ -84,19 +62,13 @@ def run_erase(user_id: str, patience: float, *, dry_run: bool, yes: bool, as_jso
                 user_id,
                 dry_run=dry_run,
                 patience=patience,
-                on_progress=lambda place, count: progress.update(task, description=place, completed=count),
+                on_progress=lambda place, count: tell(f"{count} {place}"),
             )
-    console = Console(highlight=False, soft_wrap=True)
     if as_json:
-        console.print_json(report.model_dump_json())
+        print_json(report.model_dump(mode="json"))
     else:
-        _print(report, console)
-    return int(not report.finished)
-
-
-def _progress(*, hidden: bool) -> Progress:
-    columns = (SpinnerColumn(), TextColumn("{task.completed:.0f} {task.description}"), TimeElapsedColumn())
-    return Progress(*columns, console=Console(stderr=True), transient=True, disable=hidden)
+        _print(report, out())
+    return DONE if report.finished else FAILED
 
 
 def _print(report: ErasureReport, console: Console) -> None:

@@ -55,20 +55,20 @@ def some(deliveries: Deliveries) -> None:
 
 def listed(result: Result) -> list[tuple[str, str]]:
     assert result.exit_code == 0, result.output
-    views: list[dict[str, Any]] = json.loads(result.stdout)["deliveries"]
+    views: list[dict[str, Any]] = [json.loads(line) for line in result.stdout.splitlines()]
     return [(view["turn_id"], view["state"]) for view in views]
 
 
 @pytest.mark.usefixtures("some")
 def test_it_lists_what_waits_and_what_did_not_simply_arrive(run: Run) -> None:
-    assert sorted(listed(run("--json"))) == [
+    assert sorted(listed(run("list", "--json"))) == [
         ("a:1", "waiting"),
         ("a:2", "failed"),
         ("a:3", "unknown"),
         ("a:4", "sent"),
         ("b:1", "waiting"),
     ]
-    table = run().stdout
+    table = run("list").stdout
     for words in ("a:1", "waiting", "sms", "opted [out]", "sent, doubtful", "0 s"):
         assert words in table
 
@@ -87,13 +87,13 @@ def test_it_lists_what_waits_and_what_did_not_simply_arrive(run: Run) -> None:
     ],
 )
 def test_it_lists_those_of_a_session_or_in_a_state(args: list[str], turns: list[str], run: Run) -> None:
-    assert [turn_id for turn_id, _ in listed(run(*args, "--json"))] == turns
+    assert [turn_id for turn_id, _ in listed(run("list", *args, "--json"))] == turns
 
 
 def test_nothing_to_list_is_said_in_words(run: Run) -> None:
-    assert run().stdout == "no deliveries wait, and none needs looking at\n"
-    assert run("--state", "failed").stdout == "none\n"
-    assert run("--state", "lost").exit_code == 2
+    assert run("list").stdout == "no deliveries wait, and none needs looking at\n"
+    assert run("list", "--state", "failed").stdout == "none\n"
+    assert run("list", "--state", "lost").exit_code == 2
 
 
 @pytest.mark.usefixtures("some")
@@ -101,7 +101,7 @@ def test_nothing_to_list_is_said_in_words(run: Run) -> None:
 def test_a_retry_goes_behind_what_waits(turn: str, run: Run, deliveries: Deliveries) -> None:
     asked = run("retry", "a", turn)
 
-    assert (asked.exit_code, "remembers no" in asked.stdout) == (0, False)
+    assert (asked.exit_code, "remembers no" in asked.stderr) == (0, False)
     first, again = (decode_note(item.payload) for item in deliveries.mailbox.items("a"))
     assert (first.turn_id, first.again) == ("a:1", False)
     assert (again.turn_id, again.again) == ("a:3", True)
@@ -111,11 +111,6 @@ def test_a_retry_of_what_redis_does_not_remember_says_so(run: Run, deliveries: D
     asked = run("retry", "s", "e1")
 
     assert asked.exit_code == 0
-    assert "Redis remembers no such delivery" in asked.stdout
+    assert "Redis remembers no such delivery" in asked.stderr
     [item] = deliveries.mailbox.items("s")
     assert decode_note(item.payload).turn_id == "s:e1"
-
-
-@pytest.mark.parametrize("args", [[], ["retry"]])
-def test_help_shows_an_example(args: list[str], run: Run) -> None:
-    assert f"Example: inturn {' '.join(['deliveries', *args])}" in run(*args, "--help").stdout

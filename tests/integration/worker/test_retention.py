@@ -323,14 +323,14 @@ def test_the_command_runs_retention_and_shows_what_was_done(
             command, env={**clean_environment(), **worker_env}, capture_output=True, text=True, timeout=120
         )
         assert done.returncode == 0, done.stderr
-        return json.loads(done.stdout)
+        return json.loads(done.stdout) if done.stdout else None
 
-    assert run() == {"runs": []}
+    assert run("list") is None
     assert run("run", "--dry-run")["deleted"] == {"completed": 1, "abandoned": 0}
     assert list(ids(store)) == ["s"]
     report = run("run")
     assert (report["deleted"], report["finished"]) == ({"completed": 1, "abandoned": 0}, True)
-    assert run() == {"runs": [report]}, "a dry run is not kept"
+    assert run("list") == report, "a dry run is not kept"
 
 
 def dead_letter(session_id: str) -> DeadLetter:
