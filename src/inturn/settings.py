@@ -1,19 +1,29 @@
 """Settings: the environment, read once into one frozen object.
 
 Nothing else in inturn reads the environment. Each field is the variable `INTURN_<FIELD>`; `REDIS_URL` and
-`DATABASE_URL` are also read under their usual names.
+`DATABASE_URL` are also read under their usual names. A file of that name in the directory that
+`INTURN_SECRETS_DIR` names is read where the variable is not set.
 """
 
 from __future__ import annotations
 
+import os
 import re
+import warnings
 from datetime import timedelta
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal, cast, get_args
 
 from pydantic import AliasChoices, Field, SecretStr, ValidationError, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic.fields import FieldInfo
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SecretsSettingsSource,
+    SettingsConfigDict,
+)
+from pydantic_settings.exceptions import SettingsError
 
 from inturn.contract import OverlapPolicy
 from inturn.errors import ConfigurationError
@@ -25,6 +35,17 @@ LONGEST_QUIET = 60.0
 """The longest quiet time: the user waits for a reply, and nobody works on it."""
 
 
+_SECRETS_DIR = "INTURN_SECRETS_DIR"
+
+
+class _Secrets(SecretsSettingsSource):
+    """Files that hold values; an empty one is there to be filled in, and sets nothing."""
+
+    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
+        value, key, is_complex = super().get_field_value(field, field_name)
+        return None if value == "" else value, key, is_complex
+
+
 class Settings(BaseSettings):
     """Everything that can be set, with a safe default each. Times are in seconds unless a name says days."""
 
@@ -32,6 +53,11 @@ class Settings(BaseSettings):
         env_prefix="INTURN_", frozen=True, extra="ignore", populate_by_name=True
     )
 
+    secrets_dir: Path | None = Field(
+        None,
+        description="A directory of files that are named as these variables and hold their values, as "
+        "Docker, Kubernetes and systemd hand out secrets; a variable that is set wins over its file.",
+    )
     redis_url: SecretStr = Field(
         SecretStr("redis://127.0.0.1:6379/0"),
         validation_alias=AliasChoices("INTURN_REDIS_URL", "REDIS_URL"),
@@ -234,6 +260,13 @@ class Settings(BaseSettings):
         "`5/second;1000/hour`.",
     )
 
+    console_users: SecretStr | None = Field(
+        None,
+        description="Who may use the console at `/console`: `name:password` with commas between them, or the "
+        "path of a file with one a line; a password of 12 characters or more, or its hash (see console.md). "
+        "Default: there is no console.",
+    )
+
     audit_log: Path | None = Field(
         None, description="The directory of the audit log, on a disk that lasts; default: there is none."
     )
@@ -243,6 +276,22 @@ class Settings(BaseSettings):
         description="Seals the audit log, so that nobody without it can forge a record.",
     )
 
+    metrics_port: int | None = Field(
+        None,
+        ge=1,
+        le=65535,
+        description="The port at which a worker, or beat, answers Prometheus; each process on one machine "
+        "needs its own. Default: it does not count.",
+    )
+    metrics_host: str = Field(
+        "127.0.0.1", description="The address of that port; `0.0.0.0` where Prometheus is on another machine."
+    )
+    traces_endpoint: str | None = Field(
+        None,
+        validation_alias=AliasChoices("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT"),
+        description="The OpenTelemetry collector that traces are sent to, over HTTP; the other standard "
+        "`OTEL_` variables count too. Default: there are no traces.",
+    )
     log_format: str = Field(
         "console", pattern="^(console|json)$", description="`console` for people, `json` for machines."
     )
@@ -302,6 +351,18 @@ class Settings(BaseSettings):
         read_policy(self.retention, {})
         return self
 
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """What is given, then the environment, then files."""
+        return init_settings, env_settings, _Secrets(settings_cls, os.environ.get(_SECRETS_DIR) or None)
+
     def overlap_on(self, channel: str | None) -> OverlapPolicy:
         """The policy for messages of a channel."""
         policies = _by_channel("overlap", self.overlap)
@@ -358,8 +419,19 @@ def load_settings(**overrides: Any) -> Settings:
 
     Raises `ConfigurationError` that names each wrong variable.
     """
+    secrets = os.environ.get(_SECRETS_DIR)
+    if secrets and not Path(secrets).is_dir():
+        # Without it everything would start, with servers of this machine and without authentication.
+        raise ConfigurationError(f"{_SECRETS_DIR}: there is no directory {secrets!r}")
     try:
-        return Settings(**overrides)
+        with warnings.catch_warnings():
+            # A file that is passed over, such as a link to somewhere else, is a secret that is not set.
+            warnings.simplefilter("error", UserWarning)
+            return Settings(**overrides)
+    except (OSError, SettingsError, UserWarning) as error:
+        # Of what it contains nothing may be said, as an error of its encoding would.
+        cause = error.__cause__ if isinstance(error.__cause__, OSError | UserWarning) else ""
+        raise ConfigurationError(f"{_SECRETS_DIR}: {error} {cause}".rstrip()) from None
     except ValidationError as error:
         lines = []
         for item in error.errors():

@@ -30,6 +30,7 @@ NO_SECRETS = {
     "tenant_model_tokens": "the same",
     "openai_base_url": "an address",
     "public_url": "an address that the world knows",
+    "secrets_dir": "the path of a directory",
     "slack_base_url": "an address",
     "twilio_base_url": "an address",
 }
