@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -50,7 +50,10 @@ class Results:
     def refuse(self, turn_id: str, error: InturnError) -> None:
         """Store that a turn was refused before it reached its mailbox."""
         # Celery makes the error anew from its class and its arguments, and not every class of ours lets it.
-        self._store(turn_id, TurnFailedError(f"{type(error).__name__}: {error}"))
+        failed = TurnFailedError(f"{type(error).__name__}: {error}")
+        self._store(turn_id, failed)
+        # Of a task that is ignored Celery tells no end.
+        self._send([("task-failed", {"uuid": turn_id, "exception": repr(failed), "traceback": ""})])
 
     def _store(self, turn_id: str, value: Any) -> None:
         status = "FAILURE" if isinstance(value, Exception) else "SUCCESS"
@@ -60,13 +63,19 @@ class Results:
     def _tell(self, result: TurnResult, error: Exception | None, runtime: float) -> None:
         # Celery tells of tasks, and this turn is none; without these events Flower would show it as
         # waiting for ever.
+        self._send(_events(result, error, runtime))
+
+    def _send(self, events: Sequence[tuple[str, dict[str, Any]]]) -> None:
         try:
             with self._dispatcher() as dispatcher:
                 if dispatcher is not None and dispatcher.enabled:
-                    _send_events(dispatcher, result, error, runtime)
+                    for kind, fields in events:
+                        dispatcher.send(kind, **fields)
         except Exception as broken:
             # Whatever the broker's client raises: that nobody can watch is no reason to stop.
-            log.warning("monitors not told of a turn", turn_id=result.turn_id, error=type(broken).__name__)
+            log.warning(
+                "monitors not told of a turn", turn_id=events[0][1]["uuid"], error=type(broken).__name__
+            )
 
     @contextmanager
     def _dispatcher(self) -> Iterator[Any]:
@@ -80,12 +89,12 @@ class Results:
             yield None
 
 
-def _send_events(dispatcher: Any, result: TurnResult, error: Exception | None, runtime: float) -> None:
+def _events(result: TurnResult, error: Exception | None, runtime: float) -> list[tuple[str, dict[str, Any]]]:
     name = SAVE_SESSION if result.kind == "save_session" else RESPOND
     common = {"uuid": result.turn_id, "name": name}
-    dispatcher.send("task-received", args="()", kwargs=repr({"session_id": result.session_id}), **common)
-    dispatcher.send("task-started", **common)
+    received = {"args": "()", "kwargs": repr({"session_id": result.session_id})}
     if error is None:
-        dispatcher.send("task-succeeded", result="None", runtime=runtime, **common)
+        end = ("task-succeeded", {"result": "None", "runtime": runtime, **common})
     else:
-        dispatcher.send("task-failed", exception=repr(error), traceback="", **common)
+        end = ("task-failed", {"exception": repr(error), "traceback": "", **common})
+    return [("task-received", {**received, **common}), ("task-started", common), end]
