@@ -10,5 +10,6 @@ from .config import celery_config
 
 settings = load_settings()
 
-app = Celery("inturn", include=[f"{__package__}.tasks", f"{__package__}.lifecycle", f"{__package__}.canary"])
+_MODULES = ("tasks", "lifecycle", "canary", "telemetry")
+app = Celery("inturn", include=[f"{__package__}.{module}" for module in _MODULES])
 app.conf.update(celery_config(settings))

@@ -157,7 +157,7 @@ def _work(runtime: Runtime, lease: Lease, head: Head, own_id: str, results: list
         try:
             kept = keep(runtime, lease.session_id, head, ended, started, store)
         except StoreError as error:
-            log.warning("result not stored yet", **facts(error))
+            log.warning("result not stored yet", turn_id=head.turn_id, **watch.trace, **facts(error))
             runtime.mailbox.release(lease, delay=_later(runtime, head, error).delay, counts=False)
             return True
         watch.end(kept, now - started)

@@ -14,9 +14,11 @@ from inturn.agent.loading import load_agent
 from inturn.channels import load_channels
 from inturn.contract import DELIVERY_QUEUE, TURNS_QUEUE
 from inturn.errors import StoreError, StoreUnavailableError
+from inturn.metrics import count_woken
 from inturn.persistence import PersistenceManager
 from inturn.persistence.opening import open_store
 from inturn.settings import Settings
+from inturn.tracing import start_tracing
 from inturn.turns import (
     DeadLetters,
     Deliveries,
@@ -101,6 +103,7 @@ class Runtime:
         self.inbox = open_inbox(settings)
         self.keeper = None if self.inbox is None else InboxKeeper(self.inbox, self.mailbox, INBOX_SECONDS)
         self._store_ready = False
+        self._end_tracing = start_tracing("worker") if settings.traces_endpoint else None
 
     def start(self) -> None:
         """Start the threads; the store may still be on its way."""
@@ -142,13 +145,17 @@ class Runtime:
         if self.inbox is not None:
             self.inbox.close()
         self.redis.close()
+        if self._end_tracing is not None:
+            self._end_tracing()
 
     def wake(self, kicked: Kicked) -> None:
         """Publish the message of a session that a sweep has claimed."""
+        count_woken("turns", crashed=kicked.crashed)
         publish_turn(self.app, kicked.session_id, kicked.turn_id, urgent=kicked.crashed)
 
     def wake_delivery(self, kicked: Kicked) -> None:
         """The same for its out mailbox."""
+        count_woken("deliveries", crashed=kicked.crashed)
         publish_delivery(self.app, kicked.session_id, urgent=kicked.crashed)
 
 

@@ -27,7 +27,8 @@ class TurnWatch:
         self._head = head
         self._kind = "unknown"
         self._waited: float | None = None
-        self._trace: dict[str, str] = {}
+        self.trace: dict[str, str] = {}
+        """The IDs of this try's trace and span, for logs; empty without one."""
         self._span = Span()
 
     def begin(self, asked: Asked) -> Span:
@@ -63,7 +64,7 @@ class TurnWatch:
 
     def tried(self, results: Sequence[TurnResult], why: str = "") -> None:
         """Note in the span what this try came to: these results, or none yet, for that class of error."""
-        self._trace = trace_ids()
+        self.trace = trace_ids()
         failed = why or next((result.error.type for result in results if result.error is not None), "")
         if failed:
             self._span.fail(failed)
@@ -91,7 +92,7 @@ class TurnWatch:
                 attempt=self._head.attempts,
                 waited=self._waited,
                 seconds=round(seconds, 3),
-                **self._trace,
+                **self.trace,
             )
 
 

@@ -23,7 +23,7 @@ class Metrics:
     """The figures of the process, or of all processes of a worker together."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
-        from prometheus_client import Counter, Gauge, Histogram
+        from prometheus_client import Counter, Histogram
 
         def counter(name: str, text: str, *labels: str) -> Counter:
             return Counter(f"inturn_{name}", text, labels, registry=registry)
@@ -32,10 +32,6 @@ class Metrics:
             return Histogram(
                 f"inturn_{name}_seconds", text, labels, registry=registry, buckets=tuple(buckets)
             )
-
-        def gauge(name: str, text: str) -> Gauge:
-            # Of processes that have ended nothing is added: what was in their hands is in nobody's.
-            return Gauge(f"inturn_{name}", text, registry=registry, multiprocess_mode="livesum")
 
         self.turn_wait = seconds("turn_wait", "From a turn's acceptance to its first try.", "kind")
         self.turn = seconds("turn", "One try of a turn that ended, to its stored result.", "kind")
@@ -70,8 +66,6 @@ class Metrics:
         self.delivery = seconds("delivery", "From a reply's commit to the end of its delivery.", "channel")
         self.deliveries = counter("deliveries", "Deliveries that ended, by how.", "channel", "outcome")
         self.delivery_retries = counter("delivery_retries", "Tries of deliveries put off.", "channel")
-        self.slots = gauge("slots", "Tasks that this worker can work on at the same time.")
-        self.slots_busy = gauge("slots_busy", "Tasks that it works on.")
 
 
 _metrics: Metrics | None = None

@@ -48,6 +48,9 @@ class Span:
     def fail(self, kind: str) -> None:
         """Mark as failed, with the class of an error."""
 
+    def rename(self, name: str) -> None:
+        """Give it another name, once it is known."""
+
 
 class _RealSpan(Span):
     def __init__(self, span: Any, *, current: bool) -> None:
@@ -82,6 +85,9 @@ class _RealSpan(Span):
         # Not the error's own words, nor its traceback: they may quote the user.
         self._span.set_attribute("error.type", kind)
         self._span.set_status(StatusCode.ERROR)
+
+    def rename(self, name: str) -> None:
+        self._span.update_name(name)
 
 
 _NO_SPAN = Span()

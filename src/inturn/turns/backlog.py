@@ -88,10 +88,13 @@ _FIGURES = {
 
 
 class BacklogCollector:
-    """The backlog as Prometheus reads it, the same from every process; NaN where Redis is away."""
+    """The backlog as Prometheus reads it, the same from every process; NaN where Redis is away.
 
-    def __init__(self, redis: Redis, settings: Settings) -> None:
-        self._reader = BacklogReader(redis, settings)
+    There are no figures as long as there is no `reader`.
+    """
+
+    def __init__(self, reader: BacklogReader | None = None) -> None:
+        self.reader = reader
 
     def describe(self) -> Iterator[Metric]:
         """No figures: whoever registers this must not wait for Redis."""
@@ -101,8 +104,10 @@ class BacklogCollector:
         """All figures as they are now."""
         from prometheus_client.core import GaugeMetricFamily
 
+        if self.reader is None:
+            return
         try:
-            found = self._reader.read()._asdict()
+            found = self.reader.read()._asdict()
         except MailboxError:
             found = {}
         yield GaugeMetricFamily("inturn_redis_up", "Whether Redis answers this process.", value=bool(found))
