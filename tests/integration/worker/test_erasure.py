@@ -1,17 +1,17 @@
-"""Erasure: of what somebody has said nothing is left, anywhere, and no late turn brings it back."""
+"""Erasure: of what somebody has said nothing is left, anywhere, and no late turn brings it back.
+
+That a word which is left would be found, wherever it is, is shown in test_marks.py.
+"""
 
 from __future__ import annotations
 
-import base64
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
 from redis import Redis
-from sqlalchemy import MetaData, create_engine, select
 
 from inturn.client import Client
 from inturn.errors import TurnCancelledError, TurnFailedError
@@ -24,12 +24,11 @@ from inturn.turns.deliveries import Deliveries
 from tests.integration.worker.conftest import StartWeb, StartWorker
 from tests.integration.worker.test_cli import inturn
 from tests.integration.worker.test_flower import flower
+from tests.marks import MARK, in_flower, in_logs, in_redis, in_store
 from tests.waiting import wait_until
 from tests.web import BACKEND, KEYS, SECRET, Web, signed
 
 pytestmark = pytest.mark.process
-
-MARK = "xylophone"
 
 
 @pytest.fixture
@@ -59,66 +58,6 @@ def redis(turn_settings: Settings) -> Iterator[Redis]:
 
 def calls(journal: Path) -> int:
     return len(journal.read_text().splitlines()) if journal.exists() else 0
-
-
-def in_store(url: str) -> str:
-    """All tables with all that is in them."""
-    engine = create_engine(url.replace("postgresql://", "postgresql+psycopg://"))
-    tables = MetaData()
-    tables.reflect(engine)
-    with engine.connect() as connection:
-        found = {
-            name: [tuple(row) for row in connection.execute(select(table))]
-            for name, table in tables.tables.items()
-        }
-    engine.dispose()
-    return repr(found)
-
-
-def in_redis(url: str) -> str:
-    """All keys with all that is in them, and what is in the bodies of messages."""
-    with Redis.from_url(url, decode_responses=True) as client:
-        found: list[Any] = []
-        for key in client.scan_iter(count=1000):
-            kind = client.type(key)
-            if kind == "string":
-                value: Any = client.get(key)
-            elif kind == "list":
-                value = client.lrange(key, 0, -1)
-            elif kind == "hash":
-                value = client.hgetall(key)
-            elif kind == "zset":
-                value = client.zrange(key, 0, -1, withscores=True)
-            elif kind == "set":
-                value = client.smembers(key)
-            elif kind == "stream":
-                value = client.xrange(key)
-            else:
-                continue  # it went meanwhile
-            found.append((key, value))
-    return repr(found) + " ".join(_bodies(found))
-
-
-def _bodies(found: Iterable[tuple[str, Any]]) -> Iterator[str]:
-    for _, value in found:
-        for text in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
-            try:
-                message = json.loads(text)
-                body = (message[0] if isinstance(message, list) else message)["body"]
-                yield base64.b64decode(body).decode()
-            except (ValueError, KeyError, TypeError, IndexError):
-                continue
-
-
-def in_flower(client: httpx.Client) -> str:
-    tasks = client.get("/api/tasks?limit=1000").json()
-    pages = ["/api/tasks", "/api/workers", "/tasks", "/metrics"]
-    pages += [f"/api/task/info/{task}" for task in tasks] + [f"/task/{task}" for task in tasks]
-    return json.dumps(tasks) + "".join(client.get(page).text for page in pages)
-
-
-def in_logs(folder: Path) -> str:
-    return "".join(path.read_text(errors="replace") for path in folder.rglob("*.log"))
 
 
 def plant(client: Client, store: PersistenceAdapter, redis: Redis, settings: Settings) -> None:

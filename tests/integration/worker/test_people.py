@@ -34,13 +34,11 @@ from inturn.turns.keys import Keys
 from producer import users
 from tests.agents import read_journal
 from tests.integration.worker.conftest import StartWorker, WebHere
-from tests.integration.worker.test_erasure import in_redis, in_store
+from tests.marks import MARK, in_redis, in_store
 from tests.waiting import wait_until
 from tests.web import BACKEND, KEYS, SECRET, signed
 
 pytestmark = pytest.mark.process
-
-MARK = "xylophone"
 
 
 @pytest.fixture
