@@ -37,3 +37,8 @@ def run(directory: Path, *command: str, env: dict[str, str] | None = None) -> st
 def printed(code: str) -> str:
     """What an example says it prints: its lines that begin with `# `."""
     return "".join(f"{line}\n" for line in re.findall(r"^ *# (.*)$", code, re.M))
+
+
+def snippets(page: str) -> list[tuple[str, str]]:
+    """The blocks that are marked `<!-- snippet -->`: language and code, in the order of the page."""
+    return re.findall(r"^<!-- snippet -->\n```(\w+)\n(.*?)^```$", page, re.M | re.S)

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import re
 import secrets
+import shlex
 import sys
+import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,7 @@ from typing import Any
 import pytest
 from pydantic import AliasChoices, SecretStr
 from pydantic.fields import FieldInfo
+from typer.main import get_command
 
 from inturn.cli import app
 from inturn.embedded.valkey import EmbeddedValkey
@@ -79,6 +82,23 @@ class TestReadme:
             worker.remove()
 
 
+MARK = re.compile(r"<!-- (example|snippet|file|tested|not run)(?:: (.+?))? -->")
+"""What stands before a block of code: how it is tested, or why it is not."""
+
+
+def blocks(page: str) -> Iterator[tuple[str, str, re.Match[str] | None]]:
+    """The blocks of code: language, code, and the mark before it."""
+    for block in re.finditer(r"^( *)```(\w+)\n(.*?)^ *```$", page, re.M | re.S):
+        before = page[: block.start()].rstrip("\n").rpartition("\n")[2]
+        yield block[2], textwrap.dedent(block[3]), MARK.fullmatch(before.strip())
+
+
+def calls(code: str) -> list[list[str]]:
+    """The words of each call of `inturn` in a shell block, or after the prompts of a session."""
+    lines = re.findall(r"^(?:\$ )?(?:[A-Z_]+=\S+ )*inturn (.*)$", code.replace("\\\n", " "), re.M)
+    return [shlex.split(re.split(r" [>|]", line)[0], comments=True) for line in lines]
+
+
 def other_examples() -> list[tuple[Path, str]]:
     """The examples of all pages but those that have tests of their own."""
     pages = [page for page in PAGES if page.name not in ("README.md", "tutorial.md", "quickstart.md")]
@@ -101,6 +121,29 @@ class TestPages:
         assert commands(page.read_text(), "inturn") <= COMMANDS
         assert commands(page.read_text(), "make") <= targets
 
+    def test_every_block_of_code_is_tested_or_says_why_it_is_not(self, page: Path) -> None:
+        for language, code, mark in blocks(page.read_text()):
+            if mark is None:
+                # Commands of ours are looked for above, their words below; the rest of the line is a shell's.
+                ours = re.compile(r"(export )?[A-Z_]+=.*|(\$ )?(inturn|make|pytest|python -m) .*|\. \S+|#.*|")
+                lines = code.replace("\\\n", " ").splitlines()
+                plain = language == "sh" and all(ours.fullmatch(line) for line in lines)
+                assert plain or language in ("console", "text", "json", "yaml"), code
+            elif mark[1] in ("file", "tested"):
+                assert (ROOT / mark[2]).exists(), mark[0]
+            elif mark[1] == "not run":
+                assert mark[2], code
+
+    def test_calls_of_inturn_are_understood(self, page: Path) -> None:
+        for language, code, _ in blocks(page.read_text()):
+            for words in calls(code) if language in ("sh", "console") else []:
+                understand(words)
+
+    def test_a_page_is_of_no_machine(self, page: Path) -> None:
+        text = page.read_text()
+
+        assert not re.search(r"/(work|root|home/\w+)/|\b(pypi\.org|pythonhosted|npmjs|proxy\.golang)", text)
+
     def test_relative_links_lead_somewhere(self, page: Path) -> None:
         for link in re.findall(r"\]\(([^)\s]+)\)", page.read_text()):
             if "://" in link:
@@ -116,6 +159,15 @@ class TestPages:
         named = set(re.findall(r"\bINTURN_[A-Z_]+\b", page.read_text()))
 
         assert named <= {name for field in Settings.model_fields.items() for name in variables(*field)}
+
+
+def understand(words: list[str]) -> None:
+    """Parse the arguments of `inturn` as it would, and run nothing; fails if it would refuse them."""
+    command: Any = get_command(app)
+    context = command.make_context("inturn", list(words))
+    while hasattr(command, "resolve_command") and (rest := [*context._protected_args, *context.args]):
+        name, command, rest = command.resolve_command(context, rest)
+        context = command.make_context(name, rest, parent=context)
 
 
 def test_the_page_of_settings_is_up_to_date() -> None:
