@@ -4,19 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
-from kombu import Queue
-
 from inturn.contract import (
     CLEANUP_SESSIONS,
     DELIVER,
     DELIVERY_QUEUE,
     MAINTENANCE_QUEUE,
-    PRIORITY_NORMAL,
     ROTATE_KEYS,
-    TURNS_QUEUE,
     WAKE_SESSIONS,
 )
 from inturn.settings import Settings
+from inturn.turns.transport import BARE_QUEUE, CONFIRMED, is_rabbitmq, priority, queues
 
 from .schedule import beat_schedule
 
@@ -30,11 +27,10 @@ def celery_config(settings: Settings) -> dict[str, Any]:
     return {
         "broker_url": settings.broker,
         "result_backend": settings.results,
-        "task_default_queue": "celery",
-        # "celery" is where a program without this library sends a bare `send_task("respond", ...)`. A worker
-        # without `-Q` does everything. The Procfile gives deliveries a process of their own, so that a
-        # platform that answers slowly takes no turn's place.
-        "task_queues": [Queue(TURNS_QUEUE), Queue(MAINTENANCE_QUEUE), Queue("celery"), Queue(DELIVERY_QUEUE)],
+        "task_default_queue": BARE_QUEUE,
+        # A worker without `-Q` does everything. The Procfile gives deliveries a process of their own, so that
+        # a platform that answers slowly takes no turn's place.
+        "task_queues": queues(settings.broker),
         "task_routes": {
             DELIVER: {"queue": DELIVERY_QUEUE},
             CLEANUP_SESSIONS: {"queue": MAINTENANCE_QUEUE},
@@ -42,7 +38,7 @@ def celery_config(settings: Settings) -> dict[str, Any]:
             ROTATE_KEYS: {"queue": MAINTENANCE_QUEUE},
         },
         # Kombu on Redis serves 0 first, and unset is 0: ordinary work must leave room for recovery.
-        "task_default_priority": PRIORITY_NORMAL,
+        "task_default_priority": priority(settings.broker, urgent=False),
         # A message is acknowledged when its work is done. A second delivery only parks or finds it done,
         # so a short visibility time-out is safe, the reverse of the usual advice.
         "task_acks_late": True,
@@ -52,17 +48,7 @@ def celery_config(settings: Settings) -> dict[str, Any]:
         "worker_cancel_long_running_tasks_on_connection_loss": False,
         "broker_connection_retry_on_startup": True,
         "broker_connection_max_retries": None,  # for ever: Celery's hundred tries are over in minutes
-        "broker_transport_options": {
-            "visibility_timeout": 120,
-            "unacked_restore_interval": 5,
-            "unacked_restore_throttle": 1,
-            # Must exceed the concurrency: acknowledgements run in the pool's greenlets, and kombu drops the
-            # broker's connection, and messages with it, when its pool of ten is empty.
-            "max_connections": 4096,
-            "socket_timeout": 30,
-            "socket_keepalive": True,
-            "health_check_interval": 25,
-        },
+        "broker_transport_options": _transport(settings.broker),
         "result_backend_transport_options": {"retry_policy": {"timeout": 5.0, "max_retries": 3}},
         # Otherwise every greenlet builds a backend, with connections, of its own.
         "result_backend_thread_safe": True,
@@ -79,4 +65,21 @@ def celery_config(settings: Settings) -> dict[str, Any]:
         "timezone": "UTC",
         "beat_schedule": beat_schedule(settings),
         "beat_scheduler": f"{__package__}.beat:Scheduler",
+    }
+
+
+def _transport(broker_url: str) -> dict[str, Any]:
+    if is_rabbitmq(broker_url):
+        # It sees by itself when a consumer is gone, and gives its messages to another.
+        return {**CONFIRMED, "read_timeout": 30, "write_timeout": 30}
+    return {
+        "visibility_timeout": 120,
+        "unacked_restore_interval": 5,
+        "unacked_restore_throttle": 1,
+        # Must exceed the concurrency: acknowledgements run in the pool's greenlets, and kombu drops the
+        # broker's connection, and messages with it, when its pool of ten is empty.
+        "max_connections": 4096,
+        "socket_timeout": 30,
+        "socket_keepalive": True,
+        "health_check_interval": 25,
     }

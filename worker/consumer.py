@@ -11,6 +11,9 @@ RETRY_SECONDS = 2
 """How often a lost broker is looked for."""
 
 
+_Blueprint: Any = consumer.Consumer.Blueprint
+
+
 class Consumer(consumer.Consumer):
     """Goes on after a lost connection also while tasks are at work.
 
@@ -21,6 +24,13 @@ class Consumer(consumer.Consumer):
 
     task_consumer: Any
 
+    class Blueprint(_Blueprint):  # type: ignore[misc]  # the stubs have it wrong
+        """See Celery."""
+
+        # For quorum queues Celery would make 28 more of them, for messages with a time to wait. None of ours
+        # has one, and they could not travel by exchanges like ours.
+        default_steps = tuple(step for step in _Blueprint.default_steps if "delayed_delivery" not in step)
+
     def ensure_connected(self, conn: Any) -> Any:
         """See Celery, which would wait longer from try to try: up to half a minute after a broker is back."""
         conn.ensure_connection = partial(conn.ensure_connection, interval_max=RETRY_SECONDS)
@@ -30,6 +40,10 @@ class Consumer(consumer.Consumer):
         """See Celery. Nothing can be put back now: the visibility time-out brings back what is not done."""
         connection: Any = self.connection
         transport = connection.transport
+        if transport.driver_type != "redis":
+            # RabbitMQ has put it back already, and takes no late acknowledgement.
+            super().on_connection_error_after_connected(exc)
+            return
         channel = self.task_consumer.channel if self.task_consumer is not None else None
         if channel is not None:
             channel.qos.restore_at_shutdown = False

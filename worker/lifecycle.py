@@ -13,6 +13,7 @@ from inturn.channels import list_channels, load_channels
 from inturn.errors import InturnError
 from inturn.logs import configure_logging
 from inturn.persistence.opening import open_store
+from inturn.turns.transport import is_rabbitmq
 
 from .celery import settings
 from .config import GEVENT_PREFETCH
@@ -46,7 +47,7 @@ def _check_settings(**_: Any) -> None:
 @signals.celeryd_init.connect
 def _note_options(conf: Any = None, options: dict[str, Any] | None = None, **_: Any) -> None:
     options = options or {}
-    if str(options.get("pool", "")) in ("gevent", "eventlet"):
+    if str(options.get("pool", "")) in ("gevent", "eventlet") and not is_rabbitmq(settings.broker):
         conf.worker_prefetch_multiplier = GEVENT_PREFETCH
     # `-E` is known to the main process only; pool processes, forked later, see it here.
     conf.worker_send_task_events = conf.worker_send_task_events or bool(options.get("task_events"))

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from inturn.errors import MailboxUnavailableError
 from inturn.settings import Settings
+from inturn.turns.transport import is_rabbitmq, publisher_options, queues
 
 if TYPE_CHECKING:
     from celery import Celery
@@ -26,7 +27,7 @@ def connect_broker(settings: Settings) -> Celery:
         # Celery's own time-out is two minutes: whoever waits two seconds for a reply must not wait that long.
         redis_socket_timeout=5,
         redis_socket_connect_timeout=2,
-        broker_transport_options={"socket_timeout": 5, "socket_connect_timeout": 2, "max_connections": 64},
+        broker_transport_options=publisher_options(settings.broker),
         broker_connection_timeout=2,
         task_publish_retry_policy={
             "max_retries": 2,
@@ -36,16 +37,22 @@ def connect_broker(settings: Settings) -> Celery:
         },
         task_ignore_result=False,
     )
+    if is_rabbitmq(settings.broker):
+        app.conf.task_queues = queues(settings.broker)
     return app
 
 
 @contextmanager
 def broker_errors(turn_id: str | None = None) -> Iterator[None]:
-    """Translate what Celery raises inside the block, where the broker cannot be reached, into ours."""
+    """Translate what Celery raises inside the block, where the broker is away or refuses, into ours."""
+    from amqp.exceptions import AMQPError
     from kombu.exceptions import OperationalError
 
     try:
         yield
-    except OperationalError as error:
+    except (OperationalError, AMQPError) as error:
         again = "repeat the call" if turn_id is None else "repeat the call with the same turn ID"
-        raise MailboxUnavailableError(f"the broker cannot be reached; {again}", turn_id=turn_id) from error
+        what = (
+            "refuses the message; see inturn doctor" if isinstance(error, AMQPError) else "cannot be reached"
+        )
+        raise MailboxUnavailableError(f"the broker {what}; {again}", turn_id=turn_id) from error

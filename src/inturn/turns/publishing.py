@@ -4,14 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from inturn.contract import (
-    DELIVER,
-    DELIVERY_QUEUE,
-    PRIORITY_NORMAL,
-    PRIORITY_RECOVERY,
-    RESPOND,
-    TURNS_QUEUE,
-)
+from inturn.contract import DELIVER, DELIVERY_QUEUE, RESPOND, TURNS_QUEUE
+from inturn.turns.transport import CONFIRM_SECONDS, priority
 
 if TYPE_CHECKING:
     from celery import Celery
@@ -28,7 +22,8 @@ def publish_turn(app: Celery, session_id: str, turn_id: str, *, urgent: bool = F
         kwargs={"session_id": session_id},
         task_id=turn_id,
         queue=TURNS_QUEUE,
-        priority=PRIORITY_RECOVERY if urgent else PRIORITY_NORMAL,
+        priority=priority(app.conf.broker_write_url, urgent=urgent),
+        confirm_timeout=CONFIRM_SECONDS,
         # The result is stored by whoever drives the session, under the turn's ID; whoever waits for it
         # subscribes when asking. And a wake-up is no child of the task that happens to publish it.
         ignore_result=True,
@@ -39,9 +34,13 @@ def publish_turn(app: Celery, session_id: str, turn_id: str, *, urgent: bool = F
 def count_messages(app: Celery, queue: str) -> int:
     """How many messages of a queue wait in the broker; 0 where it does not say."""
     try:
-        with app.pool.acquire(block=True) as connection:
-            channel: Any = connection.default_channel  # type: ignore[attr-defined]  # the stubs have it wrong
-            return int(channel.queue_declare(queue, passive=True).message_count)
+        with app.pool.acquire(block=True) as acquired:
+            connection: Any = acquired
+            try:
+                return int(connection.default_channel.queue_declare(queue, passive=True).message_count)
+            except OSError:
+                connection.collect()  # else RabbitMQ's stays in the pool, lost as it is
+                raise
     except Exception:  # whatever the transport is: without an answer nobody waits longer
         return 0
 
@@ -52,7 +51,8 @@ def publish_delivery(app: Celery, session_id: str, *, urgent: bool = False) -> N
         DELIVER,
         kwargs={"session_id": session_id},
         queue=DELIVERY_QUEUE,
-        priority=PRIORITY_RECOVERY if urgent else PRIORITY_NORMAL,
+        priority=priority(app.conf.broker_write_url, urgent=urgent),
+        confirm_timeout=CONFIRM_SECONDS,
         ignore_result=True,
         add_to_parent=False,
     )
