@@ -223,7 +223,14 @@ class Piece(NamedTuple):
 
 
 class Response(BaseModel):
-    """An agent's answer to one message."""
+    """An agent's answer to one message.
+
+    `route` and `step` are the IDs of those that the message serves (None: of none), `is_route_complete` tells
+    that the route is complete with it. `data` is all that the conversation has collected. `usage` is of all
+    calls of the model in the turn. `finish_reason` is the model's own, as a rule `stop`; `interrupted`, the
+    turn was stopped and this, perhaps nothing, is what it had said; or `failed`, it was given up and this is
+    the agent's fallback message.
+    """
 
     message: str
     session_id: str
