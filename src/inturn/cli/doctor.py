@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
 import sys
 import time
@@ -13,12 +12,13 @@ from typing import Any, Literal
 from urllib.parse import urlsplit
 
 from pydantic import SecretStr
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from inturn.accepting import open_inbox
+from inturn.cli.exits import DONE, FAILED
 from inturn.cli.local import local_settings
+from inturn.cli.output import out, print_json, print_table, spinner
 from inturn.cli.processes import application
 from inturn.contract import DELIVERY_QUEUE, TURNS_QUEUE
 from inturn.errors import ConfigurationError, InturnError, MailboxError, MissingDriverError, StoreError
@@ -29,6 +29,7 @@ from inturn.session import create_session
 from inturn.session.state import create_message
 from inturn.settings import Settings
 from inturn.turns.connection import connect, redis_errors
+from inturn.turns.transport import declare_queues, is_rabbitmq, publisher_options
 
 Status = Literal["ok", "warning", "failed", "skipped"]
 
@@ -53,22 +54,18 @@ class Check:
 
 def run_doctor(*, as_json: bool) -> int:
     """Check all parts and print what was found. Returns the exit code: 1 if a check failed."""
-    console = Console(highlight=False)
     logging.disable()  # drivers log each attempt; what matters is in the checks
     try:
-        if as_json:
+        with spinner("examining"):
             checks = list(examine())
-        else:
-            with Console(stderr=True).status("examining"):
-                checks = list(examine())
     finally:
         logging.disable(logging.NOTSET)
     ok = all(check.status != "failed" for check in checks)
     if as_json:
-        console.print_json(json.dumps({"ok": ok, "checks": [asdict(check) for check in checks]}))
+        print_json({"ok": ok, "checks": [asdict(check) for check in checks]})
     else:
-        _print(console, checks, ok=ok)
-    return 0 if ok else 1
+        _print(checks, ok=ok)
+    return DONE if ok else FAILED
 
 
 def examine() -> Iterator[Check]:
@@ -154,18 +151,26 @@ def _durability(info: dict[str, Any], settings: Settings) -> Check:
 
 def _broker(settings: Settings) -> Generator[Check, None, set[str] | None]:
     """Gives the queues that workers take; None: nobody can be asked."""
+    from amqp.exceptions import PreconditionFailed
     from celery import Celery
     from kombu.exceptions import OperationalError
 
     app = Celery("inturn-doctor", broker=settings.broker, set_as_current=False)
     app.conf.update(
-        broker_transport_options={"socket_timeout": 5, "socket_connect_timeout": 2},
+        broker_transport_options=publisher_options(settings.broker),
         broker_connection_timeout=2,
     )
     place = _place(SecretStr(settings.broker))
     try:
         with app.connection_for_write() as connection:
             connection.ensure_connection(max_retries=1, timeout=5)
+            if is_rabbitmq(settings.broker):
+                declare_queues(connection, settings.broker)
+    except PreconditionFailed as error:
+        mend = "stop who uses that queue, delete it, and start a worker, which makes it as it must be"
+        yield Check("broker", "failed", f"{place}: {error}", mend)
+        yield Check("worker", "skipped", "needs the broker")
+        return None
     except Exception as error:
         # Whatever the transport is; only words about connections are sure to hold no password.
         said = f": {error}" if isinstance(error, OSError | OperationalError) else ""
@@ -307,16 +312,16 @@ def _channels(settings: Settings, queues: set[str] | None) -> Iterator[Check]:
 
 
 def _place(url: SecretStr) -> str:
-    """Where a URL leads, without its user, its password and its parameters."""
+    """Where a URL leads, without its user, its password and its parameters; of several, the first."""
     try:
-        parts = urlsplit(url.get_secret_value())
+        parts = urlsplit(url.get_secret_value().partition(";")[0])
         port = f":{parts.port}" if parts.port else ""
     except ValueError:
         return "a URL that cannot be read"
     return f"{parts.scheme}://{parts.hostname or ''}{port}{parts.path}"
 
 
-def _print(console: Console, checks: list[Check], *, ok: bool) -> None:
+def _print(checks: list[Check], *, ok: bool) -> None:
     table = Table(show_header=False, box=None, pad_edge=False)
     table.add_column(no_wrap=True)
     table.add_column(no_wrap=True)
@@ -325,10 +330,10 @@ def _print(console: Console, checks: list[Check], *, ok: bool) -> None:
         colour = _COLOURS[check.status]
         found = escape(check.found) + (f"\n[bold]mend:[/] {escape(check.mend)}" if check.mend else "")
         table.add_row(f"[{colour}]{check.status}[/]", check.name, found)
-    console.print(table)
+    print_table(table)
     failed = sum(check.status == "failed" for check in checks)
     warnings = sum(check.status == "warning" for check in checks)
     said = "all is well" if ok else f"{failed} failed"
-    console.print(
+    out().print(
         f"{said}, {warnings} to look at" if warnings else said, style="bold green" if ok else "bold red"
     )
