@@ -18,7 +18,7 @@ class Program(Group):
     """Runs a command, which returns its exit code.
 
     Errors of ours and files that cannot be used are one line on standard error, and so is wrong use. Ctrl-C
-    and a closed pipe end it without a word.
+    and a closed pipe end it without a word (typer sees to Ctrl-C).
     """
 
     def main(
@@ -51,8 +51,6 @@ class Program(Group):
             # What is buffered still would fail once more at the end of the process.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return exits.CLOSED_PIPE
-        except KeyboardInterrupt:
-            return exits.INTERRUPTED
         except InturnError as error:
             from inturn.cli.output import fail
 
