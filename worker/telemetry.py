@@ -15,8 +15,8 @@ from collections.abc import Iterator
 from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
+from wsgiref.simple_server import WSGIServer
 
-import structlog
 from celery import signals
 from prometheus_client import (
     CollectorRegistry,
@@ -25,19 +25,15 @@ from prometheus_client import (
     Metric,
     mmap_dict,
     multiprocess,
-    start_http_server,
     values,
 )
 from prometheus_client.process_collector import ProcessCollector
 
-from inturn.metrics import start_counting
-from inturn.settings import Settings
+from inturn.metrics import serve_metrics, start_counting
 from inturn.turns.backlog import BacklogCollector, BacklogReader
 from inturn.turns.connection import connect
 
 from .celery import settings
-
-log = structlog.get_logger(__name__)
 
 # These have no types.
 _values: Any = values
@@ -54,10 +50,10 @@ class Telemetry:
 
     def __init__(self) -> None:
         self._main = os.getpid()
-        self._server: Any = None
+        self._server: WSGIServer | None = None
         self._files = _CountingFiles()
         counted = CollectorRegistry()
-        start_counting(counted)
+        start_counting(counted).begin_at_zero()
         # Of processes that have ended nothing is added: what was in their hands is in nobody's.
         text = "Tasks that this worker can work on at the same time."
         self._slots = Gauge("inturn_slots", text, registry=counted, multiprocess_mode="livesum")
@@ -66,13 +62,13 @@ class Telemetry:
         signals.task_prerun.connect(self._begin_task)
         signals.task_postrun.connect(self._end_task)
 
-    def serve(self, settings: Settings, slots: int) -> None:
+    def serve(self, port: int, slots: int) -> None:
         """Answer Prometheus; `slots` is how many tasks the pool works on at the same time."""
         self._slots.set(slots)
         registry = CollectorRegistry()
         registry.register(self._files)
         ProcessCollector(registry=registry)
-        self._server = _serve(settings, registry)
+        self._server = serve_metrics(registry, settings.metrics_host, port)
 
     def leave_to_main(self) -> None:
         """Close the port in a pool process: it must be free once the main process is gone."""
@@ -132,7 +128,7 @@ class _CountingFiles:
 class _BeatTelemetry:
     """What waits in all sessions together, and the tasks that beat asks for; answered from the first on."""
 
-    def __init__(self) -> None:
+    def __init__(self, port: int) -> None:
         registry = CollectorRegistry()
         ProcessCollector(registry=registry)
         redis = connect(settings, connections=2, timeout=2.0, retries=1)
@@ -140,7 +136,7 @@ class _BeatTelemetry:
         text = "Tasks that beat has asked for."
         self._tasks = Counter("inturn_beat_tasks", text, ["task"], registry=registry)
         signals.after_task_publish.connect(self._count)
-        _serve(settings, registry)
+        serve_metrics(registry, settings.metrics_host, port)
 
     def _count(self, sender: str = "", **_: Any) -> None:
         self._tasks.labels(sender).inc()
@@ -159,8 +155,8 @@ def _start(**_: Any) -> None:
 
 @signals.worker_ready.connect
 def _serve_worker(sender: Any = None, **_: Any) -> None:
-    if isinstance(_telemetry, Telemetry):
-        _telemetry.serve(settings, sender.controller.concurrency)
+    if isinstance(_telemetry, Telemetry) and settings.metrics_port is not None:
+        _telemetry.serve(settings.metrics_port, sender.controller.concurrency)
 
 
 @signals.worker_process_init.connect
@@ -179,22 +175,7 @@ def _close(**_: Any) -> None:
 def _start_beat(**_: Any) -> None:
     global _telemetry
     if settings.metrics_port is not None:
-        _telemetry = _BeatTelemetry()
-
-
-def _serve(settings: Settings, registry: CollectorRegistry) -> Any:
-    port, host = settings.metrics_port, settings.metrics_host
-    assert port is not None, "whoever wants no figures starts nothing"
-    try:
-        server, _ = start_http_server(port, host, registry)
-    except OSError as error:
-        # Turns matter more than their figures.
-        log.error(
-            "metrics not served; set INTURN_METRICS_PORT to a free port", port=port, error=error.strerror
-        )
-        return None
-    log.info("metrics ready", host=host, port=port)
-    return server
+        _telemetry = _BeatTelemetry(settings.metrics_port)
 
 
 def _make_directory() -> tuple[Path, int]:

@@ -8,10 +8,16 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
+import structlog
+
 from inturn.errors import InturnError
 
 if TYPE_CHECKING:
+    from wsgiref.simple_server import WSGIServer
+
     from prometheus_client import CollectorRegistry
+
+log = structlog.get_logger(__name__)
 
 _SHORT = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 """Seconds, for what a server does."""
@@ -67,6 +73,20 @@ class Metrics:
         self.deliveries = counter("deliveries", "Deliveries that ended, by how.", "channel", "outcome")
         self.delivery_retries = counter("delivery_retries", "Tries of deliveries put off.", "channel")
 
+    def begin_at_zero(self) -> None:
+        """Show what a worker may have to count before it has: the first of anything is a rise then, too."""
+        for kind in ("respond", "save_session"):
+            for outcome in ("done", "failed", "interrupted"):
+                self.turns.labels(kind, outcome)
+        for queue in ("turns", "deliveries"):
+            self.lease_losses.labels(queue)
+            for reason in ("crash", "overdue"):
+                self.woken.labels(queue, reason)
+        for writer in ("turn", "change"):
+            self.conflicts.labels(writer)
+        for operation in ("load", "commit"):
+            self.slow_persistence.labels(operation)
+
 
 _metrics: Metrics | None = None
 
@@ -81,6 +101,21 @@ def start_counting(registry: CollectorRegistry) -> Metrics:
 def counting() -> Metrics | None:
     """Where to count; None: nobody wants to know."""
     return _metrics
+
+
+def serve_metrics(registry: CollectorRegistry, host: str, port: int) -> WSGIServer | None:
+    """Answer Prometheus in a thread of its own; None, and a line in the log, if the port cannot be had."""
+    from prometheus_client import start_http_server
+
+    try:
+        server, _ = start_http_server(port, host, registry)
+    except OSError as error:
+        # Turns matter more than their figures.
+        mend = "set INTURN_METRICS_PORT to a port that is free, and INTURN_METRICS_HOST to an address of ours"
+        log.error("metrics not served", host=host, port=port, error=error.strerror, mend=mend)
+        return None
+    log.info("metrics ready", host=host, port=port)
+    return server
 
 
 def count_conflict(writer: str) -> None:

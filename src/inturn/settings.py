@@ -280,8 +280,8 @@ class Settings(BaseSettings):
         None,
         ge=1,
         le=65535,
-        description="The port at which a worker, or beat, answers Prometheus; each process on one machine "
-        "needs its own. Default: it does not count.",
+        description="The port at which a process answers Prometheus; each on one machine needs its own. "
+        "Default: a worker and beat count nothing, and a web process answers at `/metrics` alone.",
     )
     metrics_host: str = Field(
         "127.0.0.1", description="The address of that port; `0.0.0.0` where Prometheus is on another machine."
