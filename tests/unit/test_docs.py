@@ -178,6 +178,18 @@ def test_the_page_of_settings_is_up_to_date() -> None:
     )
 
 
+def test_the_map_of_the_house_names_every_room() -> None:
+    """Folders of the repository, and what is in the library, are all links of ARCHITECTURE.md."""
+    page = (ROOT / "ARCHITECTURE.md").read_text()
+    rooms = [path for path in (ROOT / "src" / "inturn").iterdir() if path.suffix in ("", ".py")]
+    rooms += [
+        ROOT / name for name in ("worker", "producer", "tests", "deploy", "docs", "benchmarks", "examples")
+    ]
+    named = {(ROOT / link.partition("#")[0]).resolve() for link in re.findall(r"\]\(([^)\s]+)\)", page)}
+
+    assert [path for path in rooms if path not in named and not path.name.startswith("__")] == []
+
+
 def test_every_setting_says_what_it_means() -> None:
     assert [name for name, field in Settings.model_fields.items() if not field.description] == []
 
