@@ -1,4 +1,4 @@
-"""The repository's own machinery: the set-up on a bare machine, the lock file, the deployment files."""
+"""The repository's own machinery: the set-up on a bare machine, and the lock file."""
 
 from __future__ import annotations
 
@@ -14,8 +14,6 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
-import yaml
-from honcho.environ import parse_procfile
 
 from tests.nodes import ROOT
 
@@ -130,56 +128,6 @@ class TestLockFile:
 
         local = {package["name"] for package in lock["package"] if "registry" not in package["source"]}
         assert local == {"inturn"}
-
-
-class TestDeployment:
-    @pytest.fixture
-    def compose(self) -> dict[str, dict[str, dict[str, object]]]:
-        loaded: dict[str, dict[str, dict[str, object]]] = yaml.safe_load(
-            (ROOT / "docker-compose.yml").read_text()
-        )
-        return loaded
-
-    @pytest.fixture
-    def dockerfile(self) -> str:
-        return (ROOT / "deploy" / "Dockerfile").read_text()
-
-    def test_compose_runs_the_processes_of_the_procfile(
-        self, compose: dict[str, dict[str, dict[str, object]]]
-    ) -> None:
-        processes = parse_procfile((ROOT / "Procfile").read_text()).processes
-
-        assert set(processes) == {"web", "worker", "delivery", "beat", "flower"}
-        assert set(compose["services"]) == set(processes) | {"valkey", "postgres"}
-
-    def test_compose_starts_servers_before_their_users_and_opens_ports_on_this_machine_only(
-        self, compose: dict[str, dict[str, dict[str, object]]]
-    ) -> None:
-        services = compose["services"]
-        for name, service in services.items():
-            for port in service.get("ports", []):  # type: ignore[attr-defined]
-                assert port.startswith("127.0.0.1:"), name
-            for needed, how in service.get("depends_on", {}).items():  # type: ignore[attr-defined]
-                assert "healthcheck" in services[needed], f"{name} waits for {needed}"
-                assert how == {"condition": "service_healthy"}
-            for volume in service.get("volumes", []):  # type: ignore[attr-defined]
-                assert volume.partition(":")[0] in compose["volumes"], name
-
-    def test_the_image_is_built_from_files_that_are_there(self, dockerfile: str) -> None:
-        ignored = (ROOT / ".dockerignore").read_text().splitlines()
-        for line in re.findall(r"^COPY (?!--from)(.+) \S+$", dockerfile, re.M):
-            for source in line.split():
-                assert (ROOT / source).exists()
-                assert f"!{source}" in ignored, f"{source} never reaches the build"
-
-    def test_one_version_of_uv_builds_everything(self, dockerfile: str) -> None:
-        script = (ROOT / "scripts" / "uv").read_text()
-
-        in_script = re.search(r"^UV_VERSION=(\S+)", script, re.M)
-        in_image = re.search(r"uv==(\S+)", dockerfile)
-        assert in_script
-        assert in_image
-        assert in_image[1] == in_script[1]
 
 
 def test_ci_may_run_its_script() -> None:
