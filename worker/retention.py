@@ -12,12 +12,12 @@ import structlog
 
 from inturn.channels import list_channels
 from inturn.contract import CLEANUP_SESSIONS, MAINTENANCE_QUEUE
-from inturn.errors import InvalidInputError, SessionConflictError
+from inturn.errors import InvalidInputError, SessionConflictError, StoreError, StoreUnavailableError
 from inturn.persistence import MessageQuery, Page, SessionQuery, Target
 from inturn.persistence.exporting import SessionExport
 from inturn.retention import STAGES, RetentionReport, RetentionRun, Stage, channel_of
 from inturn.session import SessionState
-from inturn.session.state import Status, utcnow
+from inturn.session.state import Status, UnreadableSession, utcnow
 from inturn.turns.retention_runs import RetentionRuns
 from inturn.turns.traces import Traces
 
@@ -36,6 +36,8 @@ BUDGET_SECONDS = 60.0
 
 OWN_AGENT = "inturn"
 """The agent of sessions that are inturn's own notes: that somebody was erased, how far an archive is."""
+MOST_NAMED = 20
+"""Sessions that a report names because they cannot be read; the log has all of them."""
 LEAST_OWN = timedelta(days=30)
 """No rule for conversations makes these shorter: a turn that comes late must still find them."""
 
@@ -46,8 +48,9 @@ def clean_up(runtime: Runtime, *, dry_run: bool = False) -> RetentionReport:
     """Apply the policy of the settings for a while; what is left is asked for in a task of its own.
 
     A session with a waiting turn or delivery stays, and one whose user wants no more messages (see
-    `Channel.may_send`), and one that changed since it was selected: deletion is bound to the version that was
-    seen. If another process is at work, nothing is done, and its report so far is returned.
+    `Channel.may_send`), one that cannot be read, and one that changed since it was selected: deletion is
+    bound to the version that was seen. If another process is at work, nothing is done, and its report so far
+    is returned.
     """
     runtime.prepare_store()
     if dry_run:
@@ -105,7 +108,7 @@ class _Work:
         """Do the next page; False: it was not done to its end, or it was the last one of all."""
         stage = self._run.stage
         page = self._find(stage)
-        due, skipped = self._due(stage, page.items)
+        due, skipped = self._due(stage, self._readable(page.items))
         self._rest()
         done = self._abandon(due) if stage == "idle" else self._delete(stage, due)
         if not done:
@@ -130,6 +133,7 @@ class _Work:
             order="oldest",
             cursor=self._run.cursor,
             limit=PAGE,
+            unreadable=True,
         )
         try:
             return self._adapter.find_sessions(query)
@@ -139,6 +143,20 @@ class _Work:
             # It is of another store, or of another release.
             self._run.cursor = None
             return self._find(stage)
+
+    def _readable(self, sessions: Sequence[SessionState]) -> list[SessionState]:
+        """Those that can be read; of the others nobody knows what would be deleted with them."""
+        for session in sessions:
+            if isinstance(session, UnreadableSession):
+                self._tell_unreadable(session.id, session.reason)
+        return [session for session in sessions if not isinstance(session, UnreadableSession)]
+
+    def _tell_unreadable(self, session_id: str, reason: str) -> None:
+        report = self._report
+        if session_id not in report.unreadable_sessions:
+            log.warning("session stays: it cannot be read", session_id=session_id, error=reason)
+            report.unreadable += 1
+            report.unreadable_sessions = [*report.unreadable_sessions, session_id][:MOST_NAMED]
 
     def _due(self, stage: Stage, sessions: Sequence[SessionState]) -> tuple[list[SessionState], int]:
         """Those of a page that are to go, and how many are old and stay."""
@@ -166,10 +184,23 @@ class _Work:
             return True
         if not due:
             return True
-        if self._export is not None:
-            self._export.write(self._adapter, due)
+        stays: dict[str, str] = {}
+        doomed: dict[str, list[str]] = {}
+        for session in due:
+            try:
+                doomed[session.id] = self._turns(session)
+            except StoreUnavailableError:
+                raise
+            except StoreError as error:
+                stays[session.id] = str(error)
+        due = [session for session in due if session.id not in stays]
+        if self._export is not None and due:
+            stays |= self._export.write(self._adapter, due).unreadable
+            due = [session for session in due if session.id not in stays]
             report.exported += len(due)
-        self._run.doomed = {session.id: self._turns(session) for session in due}
+        for session_id, reason in stays.items():
+            self._tell_unreadable(session_id, reason)
+        self._run.doomed = {session.id: doomed[session.id] for session in due}
         self._note()
         self._rest()
         gone: set[str] = set()

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import TYPE_CHECKING, Any
 
 from inturn.accepting import open_inbox
 from inturn.audit import exporting
 from inturn.contract import decode_payload
-from inturn.errors import InturnError
+from inturn.errors import InturnError, StoreError, StoreUnavailableError
 from inturn.ids import check_id
 from inturn.persistence.adapter import MAX_PAGE, MessageQuery, PersistenceAdapter, SessionQuery
 from inturn.persistence.archiving import ArchivingAdapter
 from inturn.persistence.encrypted import EncryptedAdapter
 from inturn.persistence.opening import layer_of
-from inturn.session.state import Message, SessionState, utcnow
+from inturn.session.state import Message, SessionState, UnreadableSession, utcnow
 from inturn.settings import Settings
 from inturn.turns.dead_letters import DeadLetters
 from inturn.turns.mailbox import Mailbox
@@ -34,7 +34,9 @@ def export_user(
     First `user`, with the time; then each `session` of theirs, followed by its `message`s in order; the
     `message`s that they have written in sessions of others; the `turn`s of theirs that wait; and the
     `dead_letter`s, which are turns that failed. With an `ArchivingAdapter` also what only the archive has
-    (`archived`). Nothing is held in memory but a page.
+    (`archived`). What cannot be read, for a key is missing or a row is damaged, does not end the export: a
+    line `unreadable` says in which session (null: some message in a session of others), and why. Nothing is
+    held in memory but a page.
 
     The audit log has it as an export. Raises `InvalidInputError`, and what store and Redis raise.
     """
@@ -47,13 +49,15 @@ def export_user(
             if session.id in mine:
                 continue
             mine.add(session.id)
+            if isinstance(session, UnreadableSession):
+                yield _unreadable(session.id, session.reason)
+                continue
             state = session.model_dump(mode="json", exclude={"history"})
             yield {"type": "session", "archived": archived, "session": state}
-            for message in messages_of(adapter, MessageQuery(session_id=session.id, limit=MAX_PAGE)):
-                yield _line(message, archived)
-        for message in messages_of(adapter, MessageQuery(user_id=user_id, limit=MAX_PAGE)):
-            if message.session_id not in mine:
-                yield _line(message, archived)
+            of_session = MessageQuery(session_id=session.id, limit=MAX_PAGE)
+            yield from _lines(adapter, of_session, (), archived, session.id)
+        as_guest = MessageQuery(user_id=user_id, limit=MAX_PAGE)
+        yield from _lines(adapter, as_guest, mine, archived, None)
     inbox = open_inbox(settings)
     try:
         for session_id, turn_id, payload in waiting_turns(Mailbox(redis, settings), inbox):
@@ -70,10 +74,13 @@ def export_user(
 
 
 def sessions_of(adapter: PersistenceAdapter, user_id: str) -> Iterator[SessionState]:
-    """The sessions that a user has begun, page by page, by the time of their last change."""
+    """The sessions that a user has begun, page by page, by the time of their last change.
+
+    Of one that cannot be read it gives an `UnreadableSession`.
+    """
     cursor: str | None = None
     while True:
-        query = SessionQuery(user_id=user_id, order="oldest", cursor=cursor, limit=200)
+        query = SessionQuery(user_id=user_id, order="oldest", cursor=cursor, limit=200, unreadable=True)
         with exporting():
             page = adapter.find_sessions(query)
         yield from page.items
@@ -128,6 +135,28 @@ def archive_of(store: PersistenceAdapter) -> PersistenceAdapter | None:
         return None
     encrypted = layer_of(store, EncryptedAdapter)
     return archiving.archive if encrypted is None else EncryptedAdapter(archiving.archive, encrypted.keys)
+
+
+def _lines(
+    adapter: PersistenceAdapter,
+    query: MessageQuery,
+    besides: Collection[str],
+    archived: bool,
+    session_id: str | None,
+) -> Iterator[dict[str, Any]]:
+    """The messages that a query finds, but for those of some sessions; and the end, if one cannot be read."""
+    try:
+        for message in messages_of(adapter, query):
+            if message.session_id not in besides:
+                yield _line(message, archived)
+    except StoreUnavailableError:
+        raise
+    except StoreError as error:
+        yield _unreadable(session_id, str(error))
+
+
+def _unreadable(session_id: str | None, reason: str) -> dict[str, Any]:
+    return {"type": "unreadable", "session_id": session_id, "reason": reason}
 
 
 def _line(message: Message, archived: bool) -> dict[str, Any]:

@@ -109,7 +109,9 @@ class RetentionReport(BaseModel):
 
     `abandoned` counts idle active sessions that were marked, `deleted` sessions that went, by status, with
     `messages` of them all; `exported` those that were written to the export before; `skipped` those that were
-    due and stayed: busy, changed meanwhile, or of a user who wants no messages. A run goes on over several
+    due and stayed: busy, changed meanwhile, or of a user who wants no messages. `unreadable` counts those of
+    which nobody could tell, as their key is not here or they are damaged: they stay, and
+    `unreadable_sessions` names the first of them. A run goes on over several
     tasks; `finished` is False until all of it is done, `changed_at` is when it last got on.
     """
 
@@ -118,6 +120,8 @@ class RetentionReport(BaseModel):
     messages: int = 0
     exported: int = 0
     skipped: int = 0
+    unreadable: int = 0
+    unreadable_sessions: list[str] = Field(default_factory=list)
     dry_run: bool = False
     finished: bool = False
     started_at: datetime = Field(default_factory=utcnow)

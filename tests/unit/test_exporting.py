@@ -30,7 +30,7 @@ def sessions(store: MemoryAdapter) -> list[SessionState]:
 
 
 def test_sessions_are_read_back_as_they_were(store: MemoryAdapter, tmp_path: Path) -> None:
-    path = SessionExport(str(tmp_path / "out")).write(store, sessions(store))
+    path = SessionExport(str(tmp_path / "out")).write(store, sessions(store)).path
 
     found = list(read_export(path))
 
@@ -43,7 +43,7 @@ def test_sessions_are_read_back_as_they_were(store: MemoryAdapter, tmp_path: Pat
 
 
 def test_a_place_that_fsspec_knows_takes_them_as_well(store: MemoryAdapter) -> None:
-    path = SessionExport("memory://exports/chat/").write(store, sessions(store))
+    path = SessionExport("memory://exports/chat/").write(store, sessions(store)).path
 
     assert path.startswith("memory://exports/chat/")
     assert [each.session.id for each in read_export(path)] == ["s0", "s1", "s2"]
@@ -53,13 +53,13 @@ def test_what_is_said_after_the_selection_is_not_in_it(store: MemoryAdapter, tmp
     selected = sessions(store)
     store.commit(selected[0], [create_message("s0", "user", "later")], expected_version=1)
 
-    first, *_ = read_export(SessionExport(str(tmp_path)).write(store, selected))
+    first, *_ = read_export(SessionExport(str(tmp_path)).write(store, selected).path)
 
     assert (first.session.version, first.messages) == (1, [])
 
 
 def test_a_file_that_is_cut_off_or_something_else_is_refused(store: MemoryAdapter, tmp_path: Path) -> None:
-    whole = Path(SessionExport(str(tmp_path)).write(store, sessions(store)))
+    whole = Path(SessionExport(str(tmp_path)).write(store, sessions(store)).path)
     lines = zstandard.ZstdDecompressor().decompressobj().decompress(whole.read_bytes()).splitlines(True)
     broken = tmp_path / "broken"
 

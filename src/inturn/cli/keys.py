@@ -13,7 +13,7 @@ from inturn.cli.exits import DONE, FAILED
 from inturn.cli.local import local_settings
 from inturn.cli.output import bar, fail, out, print_json, print_table
 from inturn.cli.text import plain
-from inturn.errors import EncryptionKeyError
+from inturn.errors import StoreError
 from inturn.keyring import KeyRing, create_key
 from inturn.persistence import PersistenceAdapter, SessionQuery, open_adapter
 from inturn.persistence.adapter import MAX_PAGE
@@ -55,29 +55,31 @@ def run_rotate(*, as_json: bool) -> int:
 
 
 def run_status(*, as_json: bool) -> int:
-    """Print how much each key has sealed; returns the exit code: 1 if a key that is used is missing."""
+    """Print how much each key has sealed; returns the exit code: 1 if a key is missing, or a row damaged."""
     settings = local_settings()
     keys = KeyRing.read(settings.encryption_keys)
     with _store(settings) as store, _progress("counting", store) as watch:
         use = count_keys(store, watch=watch)
         counts_turns = store.supports_rewriting
     missing = [key_id for key_id in use.counts if key_id is not None and key_id not in keys.ids]
-    unused = [key_id for key_id in keys.ids[1:] if not use.of(key_id)] if counts_turns else []
+    certain = counts_turns and not use.unreadable
+    unused = [key_id for key_id in keys.ids[1:] if not use.of(key_id)] if certain else []
     if as_json:
         told = {
             "keys": {key_id: _counts(use, key_id) for key_id in [*keys.ids, *missing]},
             "plain": _counts(use, None),
             "missing": missing,
             "removable": unused,
+            "unreadable": use.unreadable,
         }
         print_json(told)
     else:
         _print(keys, use, missing, unused, counts_turns=counts_turns)
-    return FAILED if missing else DONE
+    return FAILED if missing or use.unreadable else DONE
 
 
-def _tell(error: EncryptionKeyError) -> None:
-    fail(error)
+def _tell(session_id: str, error: StoreError) -> None:
+    fail(f"session {session_id!r}: {error}")
 
 
 def _print(keys: KeyRing, use: KeyUse, missing: list[str], unused: list[str], *, counts_turns: bool) -> None:
@@ -99,6 +101,8 @@ def _print(keys: KeyRing, use: KeyUse, missing: list[str], unused: list[str], *,
             f"[red]key {escape(key_id)} is missing:[/] put it back into INTURN_ENCRYPTION_KEYS, behind the "
             "newest; until then what it has sealed cannot be read"
         )
+    for session_id in use.unreadable:
+        console.print(plain(f"session {session_id} is damaged: it is not counted"), style="red")
     if not counts_turns:
         console.print("turns are not counted in this store: remove no key")
     elif keys and sum(use.of(key_id) for key_id in use.counts) > use.of(keys.ids[0]):
@@ -123,7 +127,9 @@ def _progress(words: str, store: PersistenceAdapter) -> Iterator[Callable[[int],
     with bar(words, "sessions") as watch:
         total, cursor = 0, None
         while True:
-            page = store.find_sessions(SessionQuery(order="oldest", cursor=cursor, limit=MAX_PAGE))
+            page = store.find_sessions(
+                SessionQuery(order="oldest", cursor=cursor, limit=MAX_PAGE, unreadable=True)
+            )
             total, cursor = total + len(page.items), page.cursor
             if cursor is None:
                 break

@@ -91,7 +91,7 @@ def _print(reports: list[RetentionReport]) -> None:
     table = Table()
     table.add_column("begun")
     table.add_column("took")
-    for name in ("completed", "abandoned", "messages", "exported", "now abandoned", "stayed"):
+    for name in ("completed", "abandoned", "messages", "exported", "now abandoned", "stayed", "unreadable"):
         table.add_column(name, justify="right")
     table.add_column("")
     now = utcnow()
@@ -102,6 +102,7 @@ def _print(reports: list[RetentionReport]) -> None:
             report.exported,
             report.abandoned,
             report.skipped,
+            report.unreadable,
         )
         notes = ["dry run"] * report.dry_run + ["not done yet"] * (not report.finished)
         table.add_row(

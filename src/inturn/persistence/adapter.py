@@ -62,7 +62,12 @@ class Target(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SessionQuery:
-    """Which sessions: every field given must match. Times compare with `updated_at`, exclusively."""
+    """Which sessions: every field given must match. Times compare with `updated_at`, exclusively.
+
+    Of a session that cannot be read, for its key is not here or somebody else's hand was in it, a list raises
+    `StoreError`; with `unreadable` an `UnreadableSession` stands in its place, for those who go through all
+    sessions and must not end at one.
+    """
 
     user_id: str | None = None
     agent_name: str | None = None
@@ -72,6 +77,7 @@ class SessionQuery:
     order: Literal["newest", "oldest"] = "newest"
     cursor: str | None = None
     limit: int = 100
+    unreadable: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

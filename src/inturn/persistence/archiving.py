@@ -191,6 +191,7 @@ class ArchivingAdapter(PersistenceAdapter):
                     newer_than=walk.since,
                     cursor=walk.cursor,
                     limit=min(_BATCH, limit - checked),
+                    unreadable=True,
                 )
             )
             for session in page.items:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from inturn.errors import StoreError
 from inturn.keyring import KeyRing
 from inturn.persistence import rows, sealing
 from inturn.persistence.adapter import (
@@ -15,7 +16,7 @@ from inturn.persistence.adapter import (
     SessionQuery,
     Target,
 )
-from inturn.session.state import Message, SessionState, TurnRecord
+from inturn.session.state import Message, SessionState, TurnRecord, UnreadableSession
 
 
 class EncryptedAdapter(PersistenceAdapter):
@@ -107,7 +108,7 @@ class EncryptedAdapter(PersistenceAdapter):
     def find_sessions(self, query: SessionQuery) -> Page[SessionState]:
         """See `PersistenceAdapter.find_sessions`."""
         page = self.inner.find_sessions(query)
-        return Page([sealing.open_session(self.keys, session) for session in page.items], page.cursor)
+        return Page([self._listed(session, query) for session in page.items], page.cursor)
 
     def find_messages(self, query: MessageQuery) -> Page[Message]:
         """See `PersistenceAdapter.find_messages`."""
@@ -117,6 +118,15 @@ class EncryptedAdapter(PersistenceAdapter):
     def delete_sessions(self, targets: Sequence[Target]) -> list[str]:
         """See `PersistenceAdapter.delete_sessions`."""
         return self.inner.delete_sessions(targets)
+
+    def _listed(self, session: SessionState, query: SessionQuery) -> SessionState:
+        try:
+            return sealing.open_session(self.keys, session)
+        except StoreError as error:
+            if not query.unreadable:
+                raise
+            told = {name: getattr(session, name) for name in sealing.READABLE}
+            return UnreadableSession(**told, reason=str(error))
 
     def _opened(self, committed: Committed) -> Committed:
         turn = committed.turn

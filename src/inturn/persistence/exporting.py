@@ -2,7 +2,8 @@
 
 A file is zstd over UTF-8 text. Its first line is `{"kind": "export", "v": 1, "at": <time>}`. Then comes for
 each session a line `{"kind": "session", ...}` with the fields of `SessionState`, and after it for each of its
-messages, in order of their sequence, a line `{"kind": "message", ...}` with those of `Message`. The last line
+messages, in order of their sequence, a line `{"kind": "message", ...}` with those of `Message`. A line
+`{"kind": "unreadable", "id": <session>}` voids the session that was begun before it. The last line
 is `{"kind": "end", "sessions": <number>}`: a file without it was not written to its end.
 """
 
@@ -18,7 +19,7 @@ from pathlib import Path
 from typing import IO, Any, NamedTuple
 
 from inturn.audit import exporting
-from inturn.errors import ConfigurationError, InvalidInputError, StoreUnavailableError
+from inturn.errors import ConfigurationError, InvalidInputError, StoreError, StoreUnavailableError
 from inturn.persistence.adapter import MAX_PAGE, MessageQuery, PersistenceAdapter
 from inturn.session.state import Message, SessionState, build, utcnow
 
@@ -33,6 +34,13 @@ class Exported(NamedTuple):
     messages: list[Message]
 
 
+class Written(NamedTuple):
+    """Where an export is, and by their IDs the sessions that are not in it, with why they cannot be read."""
+
+    path: str
+    unreadable: dict[str, str]
+
+
 class SessionExport:
     """Writes exports into `place`: a directory, or a URL that fsspec knows, such as `s3://bucket/folder`.
 
@@ -44,30 +52,37 @@ class SessionExport:
         self._place = place.rstrip("/")
         _packages()
 
-    def write(self, adapter: PersistenceAdapter, sessions: Iterable[SessionState]) -> str:
+    def write(self, adapter: PersistenceAdapter, sessions: Iterable[SessionState]) -> Written:
         """Write one file with these sessions, as they are in the store; returns where it is.
 
-        When this returns the file is whole and, in a directory, on the disk. Its name begins with the time
-        and ends with a random number, so that nobody writes over another's.
+        A session with a message that cannot be read is left out. When this returns the file is whole and, in
+        a directory, on the disk. Its name begins with the time and ends with a random number, so that nobody
+        writes over another's.
         """
         name = f"{utcnow():%Y%m%dT%H%M%S}-{secrets.token_hex(8)}{SUFFIX}"
         path = f"{self._place}/{name}"
         try:
             with _create(path) as raw, _packages().ZstdCompressor().stream_writer(raw, closefd=False) as file:
                 _put(file, kind="export", v=FORMAT, at=utcnow().isoformat())
-                count = 0
+                count, unreadable = 0, {}
                 for session in sessions:
-                    count += 1
                     _put(file, kind="session", **session.model_dump(mode="json", exclude={"history"}))
-                    with exporting():
-                        for message in _messages(adapter, session):
-                            _put(file, kind="message", **message.model_dump(mode="json"))
+                    try:
+                        with exporting():
+                            for message in _messages(adapter, session):
+                                _put(file, kind="message", **message.model_dump(mode="json"))
+                        count += 1
+                    except StoreUnavailableError:
+                        raise
+                    except StoreError as error:
+                        _put(file, kind="unreadable", id=session.id)
+                        unreadable[session.id] = str(error)
                 _put(file, kind="end", sessions=count)
         except OSError as error:
             raise StoreUnavailableError(
                 f"INTURN_RETENTION_EXPORT: no export can be written there ({type(error).__name__})"
             ) from error
-        return path
+        return Written(path, unreadable)
 
 
 def read_export(path: str | Path) -> Iterator[Exported]:
@@ -96,6 +111,8 @@ def _sessions(lines: Iterable[str], path: str) -> Iterator[Exported]:
             raise InvalidInputError(f"{path!r} has format {form!r}, this release reads {FORMAT}")
         if kind == "message" and current is not None:
             current.messages.append(build(Message, fields))
+        elif kind == "unreadable" and current is not None:
+            current, count = None, count - 1
         elif kind in ("session", "end") and current is not None:
             yield current
             current = None

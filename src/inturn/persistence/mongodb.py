@@ -150,7 +150,7 @@ class MongoAdapter(PersistenceAdapter):
             return list(store.sessions.find(selected).sort(listing.sort).limit(query.limit + 1))
 
         found = [Head.of(document).row for document in self._run(read)]
-        return listing.page([rows.session_from_row(row) for row in found if row is not None])
+        return listing.page([rows.listed_session(row, query) for row in found if row is not None])
 
     def find_messages(self, query: MessageQuery) -> Page[Message]:
         """See `PersistenceAdapter.find_messages`."""

@@ -29,7 +29,7 @@ def page_of_sessions(found: Iterable[rows.Row], query: SessionQuery) -> Page[Ses
         and (query.newer_than is None or _comparable(row["updated_at"], datetime) > query.newer_than)
     ]
     page, cursor = _page(matching, query, "sessions", "updated_at", "id")
-    return Page([rows.session_from_row(row) for row in page], cursor)
+    return Page([rows.listed_session(row, query) for row in page], cursor)
 
 
 def page_of_messages(found: Iterable[rows.Row], query: MessageQuery) -> Page[Message]:

@@ -156,7 +156,7 @@ class PostgreSQLAdapter(PersistenceAdapter):
         """See `PersistenceAdapter.find_sessions`."""
         listing = list_sessions(query)
         found = self._read(self._queries.listing("find_sessions", listing), listing.parameters)
-        return listing.page([rows.session_from_row(row) for row in found])
+        return listing.page([rows.listed_session(row, query) for row in found])
 
     def find_messages(self, query: MessageQuery) -> Page[Message]:
         """See `PersistenceAdapter.find_messages`."""

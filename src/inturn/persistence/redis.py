@@ -159,7 +159,8 @@ class RedisAdapter(PersistenceAdapter):
             last = _name(rows.decode_cursor(query.cursor, kind, datetime, str))
             bounds.below(last) if query.order == "newest" else bounds.above(last)
         found = self._find_named(self._keys.index(query), "", query, bounds)
-        states = [_session(row) for row in found[: query.limit]]
+        decoded = [_decoded(row, rows.SESSION_COLUMNS) for row in found[: query.limit]]
+        states = [rows.listed_session(row, query) for row in decoded]
         more = len(found) > query.limit
         return Page(states, rows.encode_cursor(kind, states[-1].updated_at, states[-1].id) if more else None)
 

@@ -10,16 +10,17 @@ from typing import Literal, NamedTuple, TypeVar
 
 import structlog
 
-from inturn.errors import ConfigurationError, EncryptionKeyError
+from inturn.errors import ConfigurationError, EncryptionKeyError, StoreError, StoreUnavailableError
 from inturn.keyring import KeyRing
 from inturn.persistence import sealing
 from inturn.persistence.adapter import MessageQuery, PersistenceAdapter, SessionQuery
-from inturn.session.state import Message, SessionState, TurnRecord
+from inturn.session.state import Message, SessionState, TurnRecord, UnreadableSession
 
 Kind = Literal["sessions", "messages", "turns"]
 Watch = Callable[[int], None]
 """Called after each session with how many were looked at."""
-Tell = Callable[[EncryptionKeyError], None]
+Tell = Callable[[str, StoreError], None]
+"""Called with the ID of a session, and why something in it cannot be read."""
 T = TypeVar("T", SessionState, Message, TurnRecord)
 
 _SESSIONS = 20
@@ -28,15 +29,15 @@ _TRIES = 5
 _log = structlog.get_logger(__name__)
 
 
-def _warn(error: EncryptionKeyError) -> None:
-    _log.warning("not sealed anew", session_id=error.session_id, error=str(error))
+def _warn(session_id: str, error: StoreError) -> None:
+    _log.warning("not sealed anew", session_id=session_id, error=str(error))
 
 
 class Rotated(NamedTuple):
     """What one call of `rotate` did.
 
     `sessions` were looked at, `rewritten` rows sealed anew. In `unreadable` sessions something could not be
-    opened. Unless it is `finished`, the next call goes on at `cursor`.
+    read. Unless it is `finished`, the next call goes on at `cursor`.
     """
 
     sessions: int
@@ -48,9 +49,13 @@ class Rotated(NamedTuple):
 
 @dataclass(frozen=True)
 class KeyUse:
-    """How many rows each key has sealed, by its ID and the kind of the row; the ID None: not sealed."""
+    """How many rows each key has sealed, by its ID and the kind of the row; the ID None: not sealed.
+
+    `unreadable` are the IDs of sessions that are damaged, in which nobody can tell.
+    """
 
     counts: dict[str | None, Counter[Kind]] = field(default_factory=dict)
+    unreadable: list[str] = field(default_factory=list)
 
     def of(self, key_id: str | None) -> int:
         """How many rows in all a key has sealed."""
@@ -77,7 +82,7 @@ def rotate(
     and times stay, so they meet no conflict. What a turn writes it seals with the first key of its own
     process: only where every process has the newest key in the first place is all sealed with it in the end.
 
-    `tell` is called once for each session in which something cannot be opened; that stays as it is.
+    `tell` is called once for each session in which something cannot be read; that stays as it is.
 
     Raises `ConfigurationError` without keys, and for a store that cannot rewrite (`supports_rewriting`).
     """
@@ -94,10 +99,17 @@ def rotate(
     deadline = None if seconds is None else time.monotonic() + seconds
     looked_at = rewritten = unreadable = 0
     while True:
-        page = store.find_sessions(SessionQuery(order="oldest", cursor=cursor, limit=_SESSIONS))
+        page = store.find_sessions(
+            SessionQuery(order="oldest", cursor=cursor, limit=_SESSIONS, unreadable=True)
+        )
         for session in page.items:
             work = _Work(store, keys, session.id, tell)
-            work.run(session)
+            try:
+                work.run(session)
+            except StoreUnavailableError:
+                raise
+            except StoreError as error:
+                work.fail(error)  # a row in it is damaged
             looked_at += 1
             rewritten += work.rewritten
             unreadable += work.failed
@@ -116,11 +128,18 @@ def count_keys(store: PersistenceAdapter, *, watch: Watch | None = None) -> KeyU
     """
     use = KeyUse()
     for looked_at, session in enumerate(_sessions(store), 1):
-        _count(use, [session], "sessions")
-        for messages in _messages(store, session.id):
-            _count(use, messages, "messages")
-        for turns in _turns(store, session.id):
-            _count(use, turns, "turns")
+        try:
+            if isinstance(session, UnreadableSession):
+                raise StoreError(session.reason)
+            _count(use, [session], "sessions")
+            for messages in _messages(store, session.id):
+                _count(use, messages, "messages")
+            for turns in _turns(store, session.id):
+                _count(use, turns, "turns")
+        except StoreUnavailableError:
+            raise
+        except StoreError:
+            use.unreadable.append(session.id)
         if watch is not None:
             watch(looked_at)
     return use
@@ -145,7 +164,15 @@ class _Work:
         for turns in _turns(self._store, self._session_id):
             anew = self._sealed_anew(turns, sealing.open_turn, sealing.seal_turn)
             self.rewritten += self._store.rewrite(turns=anew) if anew else 0
+        if isinstance(session, UnreadableSession):
+            raise StoreError(session.reason)
         self._rotate_state(session)
+
+    def fail(self, error: StoreError) -> None:
+        """Note that something in the session cannot be read."""
+        if not self.failed:
+            self._tell(self._session_id, error)
+        self.failed = True
 
     def _rotate_state(self, session: SessionState) -> None:
         for _ in range(_TRIES):
@@ -171,9 +198,7 @@ class _Work:
                 if sealing.key_id_in(each) != newest:
                     changed.append(seal(self._keys, open_(self._keys, each)))
             except EncryptionKeyError as error:
-                if not self.failed:
-                    self._tell(error)
-                self.failed = True
+                self.fail(error)
         return changed
 
 
@@ -188,7 +213,9 @@ def _count(use: KeyUse, stored: Sequence[SessionState | Message | TurnRecord], k
 def _sessions(store: PersistenceAdapter) -> Iterator[SessionState]:
     cursor = None
     while True:
-        page = store.find_sessions(SessionQuery(order="oldest", cursor=cursor, limit=_SESSIONS))
+        page = store.find_sessions(
+            SessionQuery(order="oldest", cursor=cursor, limit=_SESSIONS, unreadable=True)
+        )
         yield from page.items
         cursor = page.cursor
         if cursor is None:

@@ -22,7 +22,7 @@ from pydantic import BaseModel, ValidationError
 from inturn.errors import InvalidInputError, SessionConflictError, StoreError
 from inturn.ids import check_id
 from inturn.persistence.adapter import MAX_PAGE, MessageQuery, Page, SessionQuery, Target
-from inturn.session.state import Message, SessionState, TurnRecord, build, utcnow
+from inturn.session.state import Message, SessionState, TurnRecord, UnreadableSession, build, utcnow
 from inturn.values import to_json, to_text
 
 Row = dict[str, Any]
@@ -68,6 +68,7 @@ REWRITTEN_OF_A_MESSAGE = ("content", "name", "tool_calls", "event")
 
 def session_row(session: SessionState) -> Row:
     """Encode a session as it stands; JSON columns as text, times as aware datetimes."""
+    _refuse_unreadable(session)
     route, step = session.current_route, session.current_step
     rest = {
         "data_by_route": session.data_by_route,
@@ -114,6 +115,17 @@ def session_from_row(row: Mapping[str, Any]) -> SessionState:
         "data": _decoded(row["collected_data"]) or {},
     }
     return _stored(SessionState, fields, row["id"])
+
+
+def listed_session(row: Mapping[str, Any], query: SessionQuery) -> SessionState:
+    """Decode a session of a list; what cannot be read is told as the query asks for it."""
+    try:
+        return session_from_row(row)
+    except StoreError as error:
+        if not query.unreadable:
+            raise
+        told = {name: row[name] for name in SESSION_COLUMNS if name not in _ENCODED_COLUMNS}
+        return _stored(UnreadableSession, {**told, "reason": str(error)}, row["id"])
 
 
 _ENCODED_COLUMNS = frozenset({"collected_data", "state", "current_route", "current_step"})
@@ -194,6 +206,7 @@ def next_commit(
     for user_id in (session.user_id, *(message.user_id for message in messages)):
         if user_id is not None:
             check_id(user_id, "user ID")
+    _refuse_unreadable(session)
     session = build(SessionState, session.__dict__)
     first = session.message_count + 1
     numbered = [
@@ -365,6 +378,11 @@ def _to_int64(value: object, name: str) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or not -(2**63) <= value < 2**63:
         raise InvalidInputError(f"{name} must be an integer of at most 64 bits")
     return value
+
+
+def _refuse_unreadable(session: SessionState) -> None:
+    if isinstance(session, UnreadableSession):
+        raise InvalidInputError(f"session {session.id!r} could not be read, so it is not written over")
 
 
 def _decoded(value: Any) -> Any:

@@ -161,7 +161,7 @@ class SQLAlchemyAdapter(PersistenceAdapter):
         """See `PersistenceAdapter.find_sessions`."""
         listing = list_sessions(query)
         statement = _listing_query(self._tables.sessions, listing, ("updated_at", "id"), query.order)
-        return listing.page([rows.session_from_row(row) for (row,) in self._read(statement)])
+        return listing.page([rows.listed_session(row, query) for (row,) in self._read(statement)])
 
     def find_messages(self, query: MessageQuery) -> Page[Message]:
         """See `PersistenceAdapter.find_messages`."""

@@ -126,7 +126,9 @@ class SQLiteAdapter(PersistenceAdapter):
     def find_sessions(self, query: SessionQuery) -> Page[SessionState]:
         """See `PersistenceAdapter.find_sessions`."""
         listing = list_sessions(query)
-        return listing.page([rows.session_from_row(row) for row in self._listed("find_sessions", listing)])
+        return listing.page(
+            [rows.listed_session(row, query) for row in self._listed("find_sessions", listing)]
+        )
 
     def find_messages(self, query: MessageQuery) -> Page[Message]:
         """See `PersistenceAdapter.find_messages`."""

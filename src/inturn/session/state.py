@@ -235,6 +235,17 @@ class SessionState(_State):
         self.updated_at = saved.updated_at
 
 
+class UnreadableSession(SessionState):
+    """What can be told of a session in a list that cannot be read: IDs, status, times and counts.
+
+    It stands in the session's place where a query asks for that. What was said and collected is not in it, so
+    no store takes it back.
+    """
+
+    reason: str = ""
+    """Why it cannot be read."""
+
+
 class TurnRecord(_State):
     """That a turn was committed, and with which result (a JSON object); unique per session and turn ID."""
 

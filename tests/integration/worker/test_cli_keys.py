@@ -70,6 +70,7 @@ def test_a_key_may_be_removed_once_everything_is_sealed_with_another(
         "plain": NONE,
         "missing": [],
         "removable": [],
+        "unreadable": [],
     }
     assert "`inturn keys rotate` seals all of it" in run("status", keys=both).stdout
     assert "3 rows of 1 sessions were sealed with key new" in run("rotate", keys=both).stdout

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 import subprocess
 import sys
 from datetime import timedelta
@@ -84,6 +85,24 @@ def test_old_sessions_go_by_their_status_and_idle_ones_are_abandoned(
     assert {name: planned[name] for name in counts} == counts
     assert (report["dry_run"], planned["dry_run"]) == (False, True)
     assert ids(store) == {"abandoned": "abandoned", "idle": "abandoned", "new": "completed"}
+
+
+def test_a_session_that_cannot_be_read_stays_and_the_others_go(
+    start_worker: StartWorker, client: Client, store: PersistenceAdapter, store_url: str
+) -> None:
+    start_worker(**SOON)
+    for number in range(3):
+        old_session(store, f"completed-{number}", "completed")
+    age(store)
+    with sqlite3.connect(store_url.removeprefix("sqlite:///")) as rows:
+        rows.execute("UPDATE agent_sessions SET state = '{' WHERE id = 'completed-1'")
+
+    report = client.cleanup_sessions().get(timeout=30)
+
+    assert (report["deleted"]["completed"], report["unreadable"], report["finished"]) == (2, 1, True)
+    assert report["unreadable_sessions"] == ["completed-1"]
+    found = store.find_sessions(SessionQuery(unreadable=True)).items
+    assert [session.id for session in found] == ["completed-1"]
 
 
 def test_a_session_with_a_turn_stays(

@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from typing import Any, Self
 
 from inturn.persistence import rows
+from inturn.persistence.adapter import SessionQuery
 from inturn.persistence.naming import read_names
 from inturn.persistence.opensearch.client import Place
 from inturn.session.state import Message, SessionState, TurnRecord
@@ -125,6 +126,11 @@ def message_source(message: Message, incarnation: str, attempt: str) -> dict[str
 def session_from(source: Mapping[str, Any]) -> SessionState:
     """The session of a document."""
     return rows.session_from_row(_columns(source, rows.SESSION_COLUMNS))
+
+
+def listed_session(source: Mapping[str, Any], query: SessionQuery) -> SessionState:
+    """The session of a document, in a list."""
+    return rows.listed_session(_columns(source, rows.SESSION_COLUMNS), query)
 
 
 def message_from(source: Mapping[str, Any]) -> Message:

@@ -13,7 +13,7 @@ from inturn.persistence import rows
 from inturn.persistence.adapter import MessageQuery, Page, SessionQuery
 from inturn.persistence.opensearch.client import Client
 from inturn.persistence.opensearch.committing import is_committed
-from inturn.persistence.opensearch.indices import Indices, agent_key, exact_time, message_from, session_from
+from inturn.persistence.opensearch.indices import Indices, agent_key, exact_time, listed_session, message_from
 from inturn.session.state import Message, SessionState
 from inturn.values import to_text
 
@@ -52,7 +52,7 @@ def find_sessions(client: Client, indices: Indices, query: SessionQuery) -> Page
     kind = f"sessions, {query.order} first"
     body = _listing(filters, "updated_at", query.order, query.cursor, kind)
     hits = client.search(indices.sessions, {**body, "size": query.limit + 1})["hits"]["hits"]
-    found = [session_from(hit["_source"]) for hit in hits[: query.limit]]
+    found = [listed_session(hit["_source"], query) for hit in hits[: query.limit]]
     if len(hits) <= query.limit:
         return Page(found)
     return Page(found, rows.encode_cursor(kind, found[-1].updated_at, found[-1].id))
