@@ -86,6 +86,10 @@ MARK = re.compile(r"<!-- (example|snippet|file|tested|not run)(?:: (.+?))? -->")
 """What stands before a block of code: how it is tested, or why it is not."""
 
 
+DATA = ("console", "dockerfile", "ini", "json", "text", "yaml")
+"""Languages of what is looked at, and not run."""
+
+
 def blocks(page: str) -> Iterator[tuple[str, str, re.Match[str] | None]]:
     """The blocks of code: language, code, and the mark before it."""
     for block in re.finditer(r"^( *)```(\w+)\n(.*?)^ *```$", page, re.M | re.S):
@@ -128,7 +132,7 @@ class TestPages:
                 ours = re.compile(r"(export )?[A-Z_]+=.*|(\$ )?(inturn|make|pytest|python -m) .*|\. \S+|#.*|")
                 lines = code.replace("\\\n", " ").splitlines()
                 plain = language == "sh" and all(ours.fullmatch(line) for line in lines)
-                assert plain or language in ("console", "text", "json", "yaml"), code
+                assert plain or language in DATA, code
             elif mark[1] in ("file", "tested"):
                 assert (ROOT / mark[2]).exists(), mark[0]
             elif mark[1] == "not run":
