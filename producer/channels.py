@@ -108,7 +108,7 @@ def _accept(web: Runtime, channel: Channel, message: Incoming) -> bool:
         images=message.images,
         metadata=message.metadata,
     )
-    web.metrics.accepted.labels("new" if handle.accepted else "known").inc()
+    web.note_accepted(handle, channel.name)
     return handle.accepted
 
 

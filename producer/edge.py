@@ -7,12 +7,15 @@ from typing import Any
 from urllib.parse import quote
 
 from fastapi import Request
-from starlette.datastructures import MutableHeaders
+from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from inturn.tracing import Origin, Span, span
 
 from .metrics import Metrics
 from .problems import unexpected
 
+_CHECKS = {"/healthz", "/readyz", "/metrics"}
 _METHODS = {"DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT"}
 _HEADERS = {
     "X-Content-Type-Options": "nosniff",
@@ -45,6 +48,10 @@ class Edge:
         raw = scope.get("raw_path")
         path = quote(scope["path"]) if raw is None else raw.partition(b"?")[0].decode("latin-1")
         scope = {**scope, "path": path}  # a copy: the server logs its own
+        with _span(scope) as traced:
+            await self._handle(scope, receive, send, traced)
+
+    async def _handle(self, scope: Scope, receive: Receive, send: Send, traced: Span) -> None:
         began = monotonic()
         started = False
 
@@ -53,7 +60,7 @@ class Edge:
             if message["type"] == "http.response.start":
                 started = True
                 _add_headers(message)
-                self._measure(scope, message["status"], monotonic() - began)
+                self._measure(scope, message["status"], monotonic() - began, traced)
             await send(message)
 
         try:
@@ -64,11 +71,24 @@ class Edge:
             if not started:
                 await answer(scope, receive, send_on)
 
-    def _measure(self, scope: Scope, status: int, seconds: float) -> None:
+    def _measure(self, scope: Scope, status: int, seconds: float, traced: Span) -> None:
         method = scope["method"] if scope["method"] in _METHODS else "other"
         route: Any = scope.get("route")
         template = getattr(route, "path", "none")
         self._metrics.seconds.labels(method, template, str(status)).observe(seconds)
+        traced.rename(f"{method} {template}")
+        traced.set({"http.route": template, "http.response.status_code": status})
+        if status >= 500:
+            traced.fail(str(status))
+
+
+def _span(scope: Scope) -> Span:
+    """A span that goes on with the trace of whoever asks; asking how this process is begins none."""
+    if scope["path"] in _CHECKS:
+        return Span()
+    headers = Headers(scope=scope)
+    origin = Origin(headers.get("traceparent"), headers.get("tracestate"))
+    return span(scope["method"], {"http.request.method": scope["method"]}, kind="server", origin=origin)
 
 
 def _add_headers(message: Message) -> None:

@@ -129,7 +129,7 @@ def _accept(
         overlap=turn.overlap,
         quiet=turn.quiet,
     )
-    web.metrics.accepted.labels("new" if handle.accepted else "known").inc()
+    web.note_accepted(handle, "web")
     (sight,) = web.client.look([Place(session_id, handle.turn_id, after=END)])
     return handle, sight
 

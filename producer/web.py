@@ -15,6 +15,7 @@ import structlog
 from fastapi import FastAPI, Request, Response
 from fastapi.middleware.cors import CORSMiddleware
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
+from starlette.types import Receive, Scope, Send
 
 from inturn.audit import set_actor
 from inturn.channels import list_channels
@@ -23,6 +24,7 @@ from inturn.settings import Settings, load_settings
 
 from . import channels, chat, events, sessions, turns, users
 from .auth import Credentials
+from .console import routes as console
 from .descriptions import DESCRIPTION, describe
 from .edge import Edge
 from .limits import BodyLimit, most_bytes
@@ -48,11 +50,15 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         version=version("inturn"),
         lifespan=_lifespan,
         redirect_slashes=False,
+        # Its spans hold what follows a path, which may be a ticket, and its logs what errors say; see Edge.
+        telemetry={"tracing": False, "metrics": False, "logs": False, "auto_configure": False},
     )
     app.state.settings = settings
     app.state.metrics = metrics = Metrics()
     for part in (turns, events, sessions, users, chat, channels):
         app.include_router(part.router)
+    if settings.console_users is not None:
+        app.include_router(console.router)
     _add_checks(app)
     answer_problems(app)
     describe(app)
@@ -60,7 +66,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.add_middleware(BodyLimit, most=most_bytes(settings))
     if origins := [origin.strip() for origin in settings.cors_origins.split(",") if origin.strip()]:
         app.add_middleware(
-            CORSMiddleware,
+            _Cors,
             allow_origins=origins,
             allow_methods=("GET", "POST", "DELETE"),
             allow_headers=_ALLOWED_HEADERS,
@@ -90,6 +96,17 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         with contextlib.suppress(asyncio.CancelledError):
             await watching
         runtime.close()
+
+
+class _Cors(CORSMiddleware):
+    """For the API: the console is for its own pages alone, whatever other sites may use."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle a request."""
+        if scope["type"] == "http" and console.is_ours(scope):
+            await self.app(scope, receive, send)
+        else:
+            await super().__call__(scope, receive, send)
 
 
 def _add_checks(app: FastAPI) -> None:
