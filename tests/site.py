@@ -25,7 +25,7 @@ def built_site(factory: pytest.TempPathFactory) -> Path:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not (site / "sitemap.xml").exists():
             done = subprocess.run(
-                [sys.executable, "-m", "mkdocs", "build", "--quiet", "--strict", "--site-dir", str(site)],
+                [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(site)],
                 cwd=ROOT,
                 env={**clean_environment(), "NO_MKDOCS_2_WARNING": "1"},
                 capture_output=True,
