@@ -87,7 +87,7 @@ def run_clean(*, as_json: bool) -> int:
         found = set()
         cursor: str | None = None
         while True:
-            query = SessionQuery(user_id=USER, order="oldest", cursor=cursor, limit=MAX_PAGE)
+            query = SessionQuery(user_id=USER, order="oldest", cursor=cursor, limit=MAX_PAGE, unreadable=True)
             page = store.find_sessions(query)
             found |= {session.id for session in page.items if OURS.fullmatch(session.id)}
             if (cursor := page.cursor) is None:

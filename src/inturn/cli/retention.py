@@ -5,12 +5,10 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from rich.table import Table
-
 from inturn.cli.ages import ago
 from inturn.cli.exits import DONE, TIMED_OUT
 from inturn.cli.local import local_settings
-from inturn.cli.output import fail, out, print_json, print_table, spinner
+from inturn.cli.output import fail, out, print_json, spinner
 from inturn.client import Client
 from inturn.retention import RetentionReport
 from inturn.session.state import utcnow
@@ -88,27 +86,22 @@ def _done(report: RetentionReport) -> str:
 
 
 def _print(reports: list[RetentionReport]) -> None:
-    table = Table()
-    table.add_column("begun")
-    table.add_column("took")
-    for name in ("completed", "abandoned", "messages", "exported", "now abandoned", "stayed", "unreadable"):
-        table.add_column(name, justify="right")
-    table.add_column("")
-    now = utcnow()
+    now, console = utcnow(), out()
     for report in reports:
-        counts = (
-            *report.deleted.values(),
-            report.messages,
-            report.exported,
-            report.abandoned,
-            report.skipped,
-            report.unreadable,
-        )
-        notes = ["dry run"] * report.dry_run + ["not done yet"] * (not report.finished)
-        table.add_row(
-            f"{ago(now, report.started_at)} ago",
-            ago(report.changed_at, report.started_at),
-            *(f"{count:,}" for count in counts),
-            ", ".join(notes),
-        )
-    print_table(table)
+        notes = ", dry run" * report.dry_run + ", not done yet" * (not report.finished)
+        took = ago(report.changed_at, report.started_at)
+        console.print(f"{ago(now, report.started_at)} ago, for {took}{notes}: {_in_words(report)}")
+
+
+def _in_words(report: RetentionReport) -> str:
+    counts = (
+        (sum(report.deleted.values()), "deleted"),
+        (report.deleted["completed"], "of them completed"),
+        (report.deleted["abandoned"], "of them abandoned"),
+        (report.messages, "messages in them"),
+        (report.exported, "exported before"),
+        (report.abandoned, "now abandoned"),
+        (report.skipped, "old but stayed"),
+        (report.unreadable, "could not be read"),
+    )
+    return ", ".join(f"{count:,} {words}" for count, words in counts if count) or "nothing was old"

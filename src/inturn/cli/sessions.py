@@ -21,7 +21,7 @@ from inturn.ids import check_id
 from inturn.persistence import MessageQuery, PersistenceAdapter, SessionQuery
 from inturn.persistence.adapter import MAX_PAGE
 from inturn.persistence.opening import open_store
-from inturn.session.state import Message, SessionState, Status, utcnow
+from inturn.session.state import Message, SessionState, Status, UnreadableSession, utcnow
 from inturn.turns import DeadLetters, Deliveries, Mailbox
 from inturn.turns.connection import connect
 from inturn.turns.holding import Holding, Holdings
@@ -61,6 +61,7 @@ class Wanted:
             order=self.order,
             limit=limit,
             cursor=cursor,
+            unreadable=True,
         )
 
 
@@ -181,6 +182,7 @@ def _in_short(session: SessionState) -> dict[str, Any]:
         "created_at": session.created_at.isoformat(),
         "updated_at": session.updated_at.isoformat(),
         "version": session.version,
+        "unreadable": session.reason if isinstance(session, UnreadableSession) else None,
     }
 
 
@@ -225,7 +227,9 @@ def _print_list(sessions: Sequence[SessionState]) -> None:
             plain(session.id),
             plain(session.user_id or ""),
             f"[{_COLOURS[session.status]}]{session.status}[/]",
-            plain(_place(session)),
+            f"[red]{plain(session.reason)}[/]"
+            if isinstance(session, UnreadableSession)
+            else plain(_place(session)),
             str(session.message_count),
             ago(now, session.updated_at),
         )

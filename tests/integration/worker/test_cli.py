@@ -40,12 +40,12 @@ def inturn(*args: str, cwd: Path, text: str = "", **env: str) -> subprocess.Comp
 
 
 class Dev:
-    def __init__(self, folder: Path, **env: str) -> None:
+    def __init__(self, folder: Path, *args: str, **env: str) -> None:
         self.port = free_port()
         self.log = folder / "dev.log"
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
-                tethered([INTURN, "dev", "--port", str(self.port)]),
+                tethered([INTURN, "dev", "--port", str(self.port), *args]),
                 cwd=folder,
                 env={**clean_environment(), **env},
                 stdout=log,
@@ -132,6 +132,11 @@ def test_a_chat_goes_through_the_queue(dev: Dev) -> None:
     assert "party_size=2" in chat.stdout
     assert chat.stdout.count("bot>") == 1
 
+    text = "at 7 pm\nfor the 31st of February, please\n"
+    piped = inturn("chat", "--session", "chat", "--json", cwd=dev.log.parent, text=text)
+    first, second = (json.loads(line) for line in piped.stdout.splitlines())
+    assert (piped.returncode, first["data"]["time"], second["session_id"]) == (0, "19:00:00", "chat")
+
 
 def test_a_reply_is_printed_as_it_is_written(
     tmp_path: Path, start_worker: StartWorker, broker_url: str, journal: Path
@@ -194,17 +199,19 @@ def test_a_replay_reports_and_exits_by_its_verdict(dev: Dev) -> None:
 
 def test_ctrl_c_stops_dev_in_order(tmp_path: Path, valkey: EmbeddedValkey) -> None:
     # Named by its other name, the server is used, and no embedded one is started beside it.
-    running = Dev(tmp_path, INTURN_REDIS_URL=valkey.url)
+    running = Dev(tmp_path, "--json", INTURN_REDIS_URL=valkey.url)
     wait_until(running.ready, timeout=60)
     assert not (tmp_path / ".inturn" / "dev" / "valkey").exists()
 
     os.kill(running.process.pid, signal.SIGINT)
 
     assert running.process.wait(60) == 0
-    said = running.log.read_text()
+    lines = [json.loads(line) for line in running.log.read_text().splitlines()]
+    assert {line["process"] for line in lines} == {"worker", "delivery", "beat", "web", "inturn"}
+    said = "\n".join(line["line"] for line in lines)
     assert "Warm shutdown" in said
     assert "Traceback" not in said
-    assert said.rstrip().endswith("stopped")
+    assert lines[-1] == {"process": "inturn", "line": "stopped"}
 
 
 def test_the_demo_shows_its_verdict(tmp_path: Path) -> None:

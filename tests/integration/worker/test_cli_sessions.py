@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,7 +17,8 @@ from inturn.audit.reading import read_audit_log
 from inturn.cli import app, exits
 from inturn.client import Client
 from inturn.contract import DeadLetter, RespondPayload, TurnFault
-from inturn.persistence import PersistenceAdapter
+from inturn.keyring import KeyRing, create_key
+from inturn.persistence import EncryptedAdapter, PersistenceAdapter
 from inturn.session import create_session
 from inturn.session.state import RouteRef, Status, StepRef, create_message
 from inturn.settings import Settings
@@ -109,8 +111,9 @@ class TestList:
     @pytest.mark.usefixtures("some")
     def test_a_table_says_where_each_stands_and_nothing_that_was_said(self, run: Run) -> None:
         shown = run("list").stdout
-        for words in ("one", "ann", "two [red]", "completed", "abandoned", "0 s"):
+        for words in ("one", "ann", "two [red]", "completed", "abandoned"):
             assert words in shown
+        assert re.search(r"│ \d+ (s|min) +│", shown)
         assert SECRET not in shown + run("list", "--json").stdout
         assert "inturn:" not in shown
 
@@ -127,6 +130,18 @@ class TestList:
                 break
             more = ["--cursor", page.stderr.split("--cursor '")[1].split("'")[0]]
         assert found == names == listed(run("list", "--order", "oldest", "--all", "--json"))
+
+    def test_one_that_cannot_be_read_is_listed_with_the_reason(
+        self, run: Run, store: PersistenceAdapter
+    ) -> None:
+        write(store, "open", SECRET)
+        write(EncryptedAdapter(store, KeyRing.read_text(create_key("lost"))), "sealed", SECRET)
+
+        first, second = objects(run("list", "--json"))
+        assert (first["session_id"], "lost" in first["unreadable"]) == ("sealed", True)
+        assert (second["session_id"], second["unreadable"]) == ("open", None)
+        assert "lost" in run("list").stdout
+        assert run("show", "sealed").exit_code == exits.AWAY
 
     def test_what_cannot_be_is_refused_and_none_is_said_in_words(self, run: Run) -> None:
         assert run("list").stdout == "none\n"

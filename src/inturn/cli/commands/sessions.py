@@ -35,7 +35,8 @@ def list_(
 ) -> int:
     """List sessions by the time of their last change. Nothing that was said is shown.
 
-    Where there are more, the last line on standard error says how to go on.
+    One that cannot be read, for a key that is missing, is listed with the reason. Where there are more, the
+    last line on standard error says how to go on.
     """
     from inturn.cli.sessions import Wanted, run_list
 
