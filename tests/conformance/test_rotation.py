@@ -28,6 +28,7 @@ from inturn.session import SessionState
 from inturn.testing.conformance.base import everything, loaded, message, messages, new_session, turn
 from tests.keys import keys_of
 from tests.servers_mongodb import mongodb
+from tests.servers_opensearch import opensearch
 
 KEYS = {"new": b"2" * 32, "old": b"1" * 32}
 OLD, BOTH, NEW = KeyRing({"old": KEYS["old"]}), KeyRing(KEYS), KeyRing({"new": KEYS["new"]})
@@ -39,7 +40,13 @@ def mongodb_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield url
 
 
-@pytest.fixture(params=["memory", "sqlite", "postgresql", "sqlalchemy", "redis", "mongodb"])
+@pytest.fixture(scope="module")
+def opensearch_url() -> Iterator[str]:
+    with opensearch() as url:
+        yield url
+
+
+@pytest.fixture(params=["memory", "sqlite", "postgresql", "sqlalchemy", "redis", "mongodb", "opensearch"])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[PersistenceAdapter]:
     """A store of each kind that can rewrite, with nothing in it."""
     kind = request.param
@@ -53,6 +60,9 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Persistenc
     elif kind == "mongodb":
         url = request.getfixturevalue("mongodb_url")
         options = {"database_name": f"inturn_test_{secrets.token_hex(4)}"}
+    elif kind == "opensearch":
+        url = request.getfixturevalue("opensearch_url")
+        options = {"indices": {"sessions": f"inturn-test-{secrets.token_hex(4)}"}}
     elif kind == "redis":
         url = request.getfixturevalue("redis_url")
         options = {"key_prefix": f"inturn-test-{secrets.token_hex(4)}:"}

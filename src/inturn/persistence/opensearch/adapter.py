@@ -18,7 +18,7 @@ from inturn.persistence.adapter import (
     SessionQuery,
     Target,
 )
-from inturn.persistence.opensearch import burying, searching
+from inturn.persistence.opensearch import burying, rewriting, searching
 from inturn.persistence.opensearch.client import Client, Document, Place
 from inturn.persistence.opensearch.committing import Attempt, is_committed, known_turn, live
 from inturn.persistence.opensearch.indices import MAPPINGS, Indices, message_from, session_from, turn_from
@@ -52,6 +52,7 @@ class OpenSearchAdapter(PersistenceAdapter):
     """
 
     supports_search: ClassVar[bool] = True
+    supports_rewriting: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -162,6 +163,19 @@ class OpenSearchAdapter(PersistenceAdapter):
                 more = len(matching) > query.limit
                 return Page(items, rows.encode_cursor(kind, items[-1].sequence) if more else None)
         raise _missing(query.session_id)
+
+    def find_turns(self, session_id: str, *, cursor: str | None = None, limit: int = 100) -> Page[TurnRecord]:
+        """See `PersistenceAdapter.find_turns`."""
+        return rewriting.find_turns(self._client, self._indices, session_id, cursor, limit)
+
+    def rewrite(
+        self,
+        session: SessionState | None = None,
+        messages: Sequence[Message] = (),
+        turns: Sequence[TurnRecord] = (),
+    ) -> int:
+        """See `PersistenceAdapter.rewrite`; how is in `inturn.persistence.opensearch.rewriting`."""
+        return rewriting.rewrite(self._client, self._indices, session, messages, turns)
 
     def delete_sessions(self, targets: Sequence[Target]) -> list[str]:
         """See `PersistenceAdapter.delete_sessions`; also finishes what a call that was killed has begun."""

@@ -9,7 +9,8 @@ that this one write decides. Its `phase` is
 
 Its `incarnation` is a random name for this life of the session ID. The message with the sequence n is the
 document `session:n`. **A message is committed if its incarnation is the session's and its sequence is at
-most the session's `message_count`; from then on its document never changes.** All others are reserved places
+most the session's `message_count`; from then on nothing of its document changes but what was said in it (see
+`rewriting`).** All others are reserved places
 and nobody sees them. So a reader who has the session knows the IDs of its messages and reads them by ID, as
 they are at this moment, without a search. A second document, `message:<message ID>`, says who has a message
 ID. The record of the last turn is part of the session's document, and so as atomic as that; the next commit
@@ -205,7 +206,7 @@ class Attempt:
                 blocked.append(place)
             elif place in mine:
                 self._reserved[place] = position
-        contested = {}
+        contested, stale = {}, []
         for place, found in zip(blocked, self._client.get(blocked), strict=True):
             if found is None:
                 return None
@@ -214,6 +215,11 @@ class Attempt:
                 self._reserved[place] = found.position
             elif not (same and place in facts):
                 contested[place] = found
+            elif found.source != facts[place]:
+                # It was rewritten after somebody had copied it, and before they could swap.
+                stale.append(Write("index", place, facts[place], found.position))
+        if stale and None in self._client.write(stale):
+            return None
         if not contested:
             return base.position
         others = self._others(contested)

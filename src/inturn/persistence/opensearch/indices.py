@@ -48,7 +48,7 @@ MAPPINGS: dict[str, dict[str, dict[str, Any]]] = {
         "content": {"type": "text"},
         "created_at": TIME,
     },
-    "turns": {"session_id": KEYWORD, "incarnation": KEYWORD},
+    "turns": {"session_id": KEYWORD, "incarnation": KEYWORD, "turn_id": KEYWORD},
 }
 """The fields that are searched, by index. Documents hold more: that is kept, and not looked into."""
 
