@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+import secrets
 from html import unescape
 from pathlib import Path
+from typing import Literal
 from urllib.parse import unquote
 
 import pytest
@@ -12,17 +14,21 @@ from starlette.testclient import TestClient
 
 from inturn.client import Client
 from inturn.persistence import PersistenceAdapter, open_adapter
+from inturn.retention import RetentionReport
 from inturn.session import create_session
 from inturn.session.state import Delivery, RouteRef, StepRef, create_message
 from inturn.settings import Settings
 from inturn.turns import Mailbox
 from inturn.turns.connection import connect
 from inturn.turns.deliveries import Deliveries
+from inturn.turns.keys import Keys
+from inturn.turns.retention_runs import RetentionRuns
 from producer.console import routes
 from producer.web import create_app
 from tests.agents import let_go
 from tests.console import HERE, KIM, LEE, OPERATORS, sign_in
 from tests.integration.worker.conftest import StartWorker, WebHere
+from tests.servers_cluster import ValkeyCluster
 from tests.waiting import wait_until
 
 pytestmark = pytest.mark.process
@@ -380,3 +386,46 @@ class TestLists:
         assert "1 in all t" in words(console.get("/console/deliveries?state=unknown").text)
         overview = words(console.get("/console").text)
         assert "1 replies on their way out 2 deliveries to look at" in overview
+
+
+class TestOverview:
+    def test_turns_that_nobody_attends_to_are_told_and_so_is_that_no_worker_answers(
+        self, console: TestClient, client: Client, turn_settings: Settings
+    ) -> None:
+        client.respond("s", "hello")
+        with connect(turn_settings) as redis:
+            index = Keys(turn_settings.key_prefix).of_session("s")[0]
+            redis.zincrby(index, -300_000, "s")
+
+        page = words(console.get("/console").text)
+        assert re.search(r"1 turns wait or run 2\d\d s overdue at most", page)
+        assert "Nobody has attended to a turn" in page
+        assert "No worker answered." in page
+        assert "It has not run yet" in page
+
+    def test_what_retention_did_is_told(self, console: TestClient, turn_settings: Settings) -> None:
+        with connect(turn_settings) as redis:
+            deleted: dict[Literal["completed", "abandoned"], int] = {"completed": 1200, "abandoned": 34}
+            RetentionRuns(redis, turn_settings).end(
+                RetentionReport(
+                    deleted=deleted, messages=5678, abandoned=9, exported=8, skipped=7, finished=True
+                )
+            )
+
+        assert "s ago 1,234 5,678 8 9 7 0 s" in words(console.get("/console").text)
+
+    def test_it_works_on_a_cluster(self, here: WebHere, cluster: ValkeyCluster, broker_url: str) -> None:
+        web = here(
+            console_users=OPERATORS,
+            redis_url=cluster.url,
+            redis_cluster=True,
+            broker_url=broker_url,
+            key_prefix=f"inturn-test-{secrets.token_hex(4)}",
+        )
+        sign_in(web)
+        client = web.app.state.client  # type: ignore[attr-defined]
+        client.respond("s", "hello", turn_id="1")
+
+        assert "1 turns wait or run" in words(web.get("/console").text)
+        assert "waiting at the head" in words(web.get("/console/sessions/s").text)
+        client.cancel("s", "s:1")
