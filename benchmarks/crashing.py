@@ -6,8 +6,7 @@ into `BENCH_CRASH_FILE` and dies by SIGKILL, all others pass:
 - `offered`: a producer (`python -m benchmarks.crashing <session> <turn>`) has offered a turn, no more
 - `begin`: a worker has the message in hand and has not begun
 - `model`: it is about to ask the model
-- `result`: the turn is committed and its result is not stored
-- `finish`: the result is stored and the turn is still in the mailbox
+- `finish`: the turn is committed, its result is not stored, and it is still in the mailbox
 - `yield`: it has yielded the session and not published the next message
 - `empty`: the mailbox is empty and the message is not acknowledged
 
@@ -31,7 +30,6 @@ from inturn.errors import ProviderError, ProviderUnavailableError
 from inturn.turns import Finished, Mailbox
 from worker import drive
 from worker.celery import app as app
-from worker.results import Results
 
 POINT = os.environ.get("BENCH_POINT", "")
 
@@ -90,10 +88,9 @@ agent = Agent("bench", provider=Model(), fallback_message="Sorry.")
 
 
 def _patch() -> None:
-    begin, finish, store, publish = (
+    begin, finish, publish = (
         Mailbox.begin,
         Mailbox.finish,
-        Results.store,
         drive.publish_turn,  # type: ignore[attr-defined]
     )
 
@@ -108,17 +105,12 @@ def _patch() -> None:
             die_at("empty")
         return finished
 
-    def dying_store(self: Results, *args: Any, **options: Any) -> None:
-        die_at("result")
-        store(self, *args, **options)
-
     def dying_publish(*args: Any, **options: Any) -> None:
         die_at("yield")
         publish(*args, **options)
 
     Mailbox.begin = dying_begin  # type: ignore[method-assign]
     Mailbox.finish = dying_finish  # type: ignore[method-assign]
-    Results.store = dying_store  # type: ignore[method-assign]
     drive.publish_turn = dying_publish  # type: ignore[attr-defined]
 
 

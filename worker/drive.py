@@ -7,6 +7,7 @@ import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 
 import structlog
 
@@ -41,8 +42,8 @@ from inturn.turns.overlap import ENQUEUE, Overlap
 from inturn.turns.publishing import publish_turn
 
 from .asked import Asked
-from .burying import bury
-from .erased import erased, in_hand, keep
+from .ending import end
+from .erased import erased, in_hand
 from .facts import facts
 from .posting import OutboxFullError, delivery_of, post
 from .runtime import Runtime, stopping
@@ -148,25 +149,21 @@ def _work(runtime: Runtime, lease: Lease, head: Head, own_id: str, results: list
                 _tell_lost(lease)
             return not ended.behind
 
-        def store(ended: Sequence[TurnResult], head: Head = head, took: float = now - started) -> None:
-            bury(runtime, lease.session_id, head, ended)
-            # The result first: a turn leaves the mailbox only once whoever waits for it can have its answer.
-            for result in ended:
-                runtime.results.store(result, own=result.turn_id == own_id, runtime=took)
-
+        turns += 1
+        fair = turns < settings.drive_turns and now - began < settings.drive_seconds
+        leave = bool(stopping)
+        finish = partial(
+            runtime.mailbox.finish, lease, head.turn_id, go_on=fair and not leave, hand_over=leave
+        )
         try:
-            kept = keep(runtime, lease.session_id, head, ended, started, store)
+            kept, finished = end(runtime, lease.session_id, head, ended, started, finish, own_id)
         except StoreError as error:
             log.warning("result not stored yet", turn_id=head.turn_id, **watch.trace, **facts(error))
             runtime.mailbox.release(lease, delay=_later(runtime, head, error).delay, counts=False)
             return True
-        watch.end(kept, now - started)
-        results += kept
-        turns += 1
-        fair = turns < settings.drive_turns and now - began < settings.drive_seconds
-        leave = bool(stopping)
-        finished = runtime.mailbox.finish(lease, head.turn_id, go_on=fair and not leave, hand_over=leave)
         if finished.outcome != "lost":
+            watch.end(kept, now - started)
+            results += kept
             _leave_inbox(runtime, lease.session_id, head.turn_ids)
         # A process that is about to end sends no message: it may well be the one to receive it.
         if finished.publish is not None and not leave:

@@ -9,11 +9,13 @@ from typing import Any
 import structlog
 from celery import Celery, current_task
 from celery.app.task import Context
+from celery.backends.redis import RedisBackend
 
 from inturn.contract import RESPOND, SAVE_SESSION, TurnResult
 from inturn.envelopes import Envelopes
 from inturn.errors import InturnError, SessionAccessError, TurnFailedError
 from inturn.settings import Settings
+from inturn.turns.results import Kept
 
 from .asked import REFUSED
 
@@ -30,22 +32,42 @@ class Results:
         self._app = app
         self._envelopes = Envelopes.of(settings)
         self._backend: Any = app.backend
+        self._ms = round(1000 * settings.result_seconds)
+        self.with_mailbox = (
+            type(self._backend) is RedisBackend
+            and not settings.redis_cluster
+            and settings.results == settings.redis_url.get_secret_value()
+        )
+        """Whether results are on the server of the mailboxes: then a turn leaves its own as it is stored."""
         self.consumer: Any = None
         """Celery's consumer, where it is in the same process (threads, gevent)."""
 
     def store(self, result: TurnResult, *, own: bool, runtime: float) -> None:
         """Store the end of a turn; `own`: the running Celery task has its ID, so Celery tells of its end."""
-        error: InturnError | None = None
-        if result.error is not None:
-            error = TurnFailedError(f"{result.error.type}: {result.error.message}")
-            if result.response.finish_reason == REFUSED:
-                error = SessionAccessError(result.session_id)
-        value = result.model_dump(mode="json")
-        self._store(
-            result.turn_id, error or self._envelopes.seal_result(result.session_id, result.turn_id, value)
+        self._store(result.turn_id, self._value(result))
+        self.tell(result, own=own, runtime=runtime)
+
+    def kept(self, result: TurnResult) -> Kept:
+        """What `Mailbox.finish` is to store, as Celery's backend would; call `tell` afterwards."""
+        turn_id, value = result.turn_id, self._value(result)
+        status = _status(value)
+        meta = self._backend._get_result_meta(
+            result=self._backend.encode_result(value, status),
+            state=status,
+            traceback=None,
+            request=Context(id=turn_id, children=[]),
         )
+        key = self._backend.get_key_for_task(turn_id)
+        text = self._backend.encode({**meta, "task_id": turn_id})
+        return Kept(key.decode() if isinstance(key, bytes) else key, text, self._ms)
+
+    def tell(self, result: TurnResult, *, own: bool, runtime: float) -> None:
+        """Tell whoever monitors that a turn has ended, where Celery does not."""
+        error = _error(result)
         if not own or error is not None:
-            self._tell(result, error, runtime)
+            # When its own task came and began, Celery has told.
+            events = _events(result, error, runtime)
+            self._send(events[-1:] if own else events)
 
     def refuse(self, turn_id: str, error: InturnError) -> None:
         """Store that a turn was refused before it reached its mailbox."""
@@ -56,16 +78,17 @@ class Results:
         self._send([("task-failed", {"uuid": turn_id, "exception": repr(failed), "traceback": ""})])
 
     def _store(self, turn_id: str, value: Any) -> None:
-        status = "FAILURE" if isinstance(value, Exception) else "SUCCESS"
         # A context of its own: Celery would note the running task's children as this turn's.
-        self._backend.store_result(turn_id, value, status, request=Context(id=turn_id, children=[]))
+        request = Context(id=turn_id, children=[])
+        self._backend.store_result(turn_id, value, _status(value), request=request)
 
-    def _tell(self, result: TurnResult, error: Exception | None, runtime: float) -> None:
-        # Celery tells of tasks, and this turn is none; without these events Flower would show it as
-        # waiting for ever.
-        self._send(_events(result, error, runtime))
+    def _value(self, result: TurnResult) -> Any:
+        value = result.model_dump(mode="json")
+        return _error(result) or self._envelopes.seal_result(result.session_id, result.turn_id, value)
 
     def _send(self, events: Sequence[tuple[str, dict[str, Any]]]) -> None:
+        # Celery tells of tasks, and a turn may be none; without these events Flower would show it as
+        # waiting for ever.
         try:
             with self._dispatcher() as dispatcher:
                 if dispatcher is not None and dispatcher.enabled:
@@ -87,6 +110,19 @@ class Results:
                 yield dispatcher
         else:
             yield None
+
+
+def _error(result: TurnResult) -> InturnError | None:
+    """What `handle.get()` raises in the place of a response."""
+    if result.error is None:
+        return None
+    if result.response.finish_reason == REFUSED:
+        return SessionAccessError(result.session_id)
+    return TurnFailedError(f"{result.error.type}: {result.error.message}")
+
+
+def _status(value: Any) -> str:
+    return "FAILURE" if isinstance(value, Exception) else "SUCCESS"
 
 
 def _events(result: TurnResult, error: Exception | None, runtime: float) -> list[tuple[str, dict[str, Any]]]:

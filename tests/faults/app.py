@@ -49,6 +49,8 @@ def watch(mailbox: Mailbox, prefix: str) -> None:
         return begun
 
     def watched_finish(lease: Any, *args: Any, **options: Any) -> Any:
+        if is_turns:
+            control.die_at("result")
         finished = finish(lease, *args, **options)
         if finished.outcome != "next":
             control.note("end", prefix + lease.session_id)
@@ -127,13 +129,6 @@ def watch_all() -> None:
         watch(self.mailbox, "")
         watch(self.deliveries.mailbox, "out:")
         watch_store(self.adapter)
-        store = self.results.store
-
-        def watched_store(*args: Any, **options: Any) -> None:
-            store(*args, **options)
-            control.die_at("result")
-
-        self.results.store = watched_store
 
     runtime.__init__ = started
     postgresql._rows = watch_rows(postgresql._rows)

@@ -19,7 +19,7 @@ POINTS = {
     "model": "after the model's answer, before the commit",
     "commit": "in the commit's transaction, after its statement and before COMMIT",
     "committed": "after the commit, before the result is stored",
-    "result": "after the result was stored, before the turn leaves its mailbox",
+    "result": "when all is done, before the turn leaves its mailbox and its result is stored",
     "finish": "after the turn has left its mailbox, before the next message is published",
     "ack": "when all is done, before the message is acknowledged",
     "sending": "delivery: a part is marked as on its way, and is not sent",

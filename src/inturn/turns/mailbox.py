@@ -26,6 +26,8 @@ from inturn.turns.scripts import Scripts
 if TYPE_CHECKING:
     from redis import Redis
 
+    from inturn.turns.results import Kept
+
 _NAMES = (
     *("offer", "begin", "renew", "finish", "release", "due", "kick", "unkick", "cancel", "look"),
     "restore",
@@ -167,14 +169,24 @@ class Mailbox:
             return Begun("ok", lease, self._head(session_id, head, text, attempts, waiting, merged), waiting)
         return Begun(reply[0], waiting=reply[1] if len(reply) > 1 else 0)
 
-    def finish(self, lease: Lease, turn_id: str, *, go_on: bool, hand_over: bool = False) -> Finished:
+    def finish(
+        self,
+        lease: Lease,
+        turn_id: str,
+        *,
+        go_on: bool,
+        hand_over: bool = False,
+        results: Sequence[Kept] = (),
+    ) -> Finished:
         """Take the turn off the mailbox; then, in the same step, hand out the next, release or yield.
 
+        So are `results` stored, unless the lease was lost; a cluster has them elsewhere, and takes none.
         Those that were merged into it go with it. `quiet`: what waits is held back, for more may come.
         `hand_over` makes a session that yields due at once, for the next sweep of any other process.
         """
-        reply = self._run(
+        reply = self._scripts.run(
             "finish",
+            [*self._keys.of_session(lease.session_id), *(kept.key for kept in results)],
             lease.session_id,
             lease.token,
             turn_id,
@@ -183,6 +195,7 @@ class Mailbox:
             0 if hand_over else self._grace_ms,
             self._done_ms,
             MOST_DONE,
+            *(part for kept in results for part in (kept.value, kept.ms)),
         )
         if reply[0] == "next":
             return Finished("next", head=self._head(lease.session_id, *reply[1:]))

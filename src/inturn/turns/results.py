@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from inturn.contract import Response, TurnFault, TurnResult
 from inturn.envelopes import Envelopes
@@ -12,6 +12,14 @@ from inturn.turns.connection import redis_errors
 
 if TYPE_CHECKING:
     from celery import Celery
+
+
+class Kept(NamedTuple):
+    """A result as it is stored while its turn leaves the mailbox: for `ms` milliseconds; 0: for ever."""
+
+    key: str
+    value: str
+    ms: int
 
 
 class Results:

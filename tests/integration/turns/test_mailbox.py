@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from typing import Any
 
 import pytest
+from redis import Redis
 
 from inturn.errors import MailboxUnavailableError
 from inturn.settings import load_settings
 from inturn.turns import Begun, Head, Kicked, Lease, Mailbox, Sweeper
 from inturn.turns.connection import connect
 from inturn.turns.lease import create_token
+from inturn.turns.results import Kept
 from tests.waiting import wait_until
 
 pytestmark = pytest.mark.leaves_keys("*")  # tests of single scripts end in the middle of a turn's life
@@ -57,6 +60,36 @@ def test_a_finished_turn_is_done_and_stays_so(mailbox: Mailbox) -> None:
     assert mailbox.offer("s", "t1", "one") == ("done", 0, False)
     assert mailbox.begin("s", "t1", create_token()).outcome == "done"
     assert mailbox.begin("s", "t1", create_token(), payload="one").outcome == "done"
+
+
+def test_a_result_is_stored_as_its_turn_leaves_the_mailbox(mailbox: Mailbox, redis_client: Redis) -> None:
+    mailbox.offer("s", "t1", "one")
+    lease, _ = begin(mailbox, "s", "t1")
+    key = f"{mailbox._keys.retention}:result"
+    listening: Any = redis_client.pubsub(ignore_subscribe_messages=True)  # type: ignore[no-untyped-call]
+    with listening:
+        listening.subscribe(key)
+
+        finished = mailbox.finish(lease, "t1", go_on=True, results=[Kept(key, "first", 60_000)])
+        replayed = mailbox.finish(lease, "t1", go_on=True, results=[Kept(key, "again", 60_000)])
+
+        assert finished == replayed
+        assert redis_client.get(key) == b"first"
+        assert 0 < redis_client.pttl(key) <= 60_000
+        heard = wait_until(listening.get_message, timeout=30, what="the result")
+        assert heard["data"] == b"first"
+        assert listening.get_message() is None
+
+
+def test_who_has_lost_the_lease_stores_no_result(mailbox: Mailbox, redis_client: Redis) -> None:
+    mailbox.offer("s", "t1", "one")
+    lease, _ = begin(mailbox, "s", "t1")
+    mailbox.release(lease, delay=60)
+    key = f"{mailbox._keys.retention}:result"
+
+    assert mailbox.finish(lease, "t1", go_on=True, results=[Kept(key, "late", 1000)]).outcome == "lost"
+
+    assert redis_client.get(key) is None
 
 
 def test_a_full_mailbox_refuses_and_changes_nothing(make_mailbox: Callable[..., Mailbox]) -> None:

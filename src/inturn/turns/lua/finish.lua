@@ -1,10 +1,11 @@
--- finish: take a turn off the mailbox, with those that were merged into it, and decide what comes next, in
--- one step.
+-- finish: store what a turn has ended with, take it off the mailbox, with those that were merged into it, and
+-- decide what comes next, in one step.
 --
 -- KEYS   1 active (zset)  2 queue (list)  3 payloads (hash)  4 session (hash)  5 done (zset)
---        6 depth (string)  7 shut (string)
+--        6 depth (string)  7 shut (string)  8 and so on: results (strings), where this server has them
 -- ARGV   1 session ID  2 owner's token  3 turn ID  4 go on? (1 or 0)  5 lease ms  6 grace ms
 --        7 how long to know the turn's ID, ms  8 the most IDs to know
+--        9 and so on, for each result: its value, and for how long it is kept, ms (0: for ever)
 -- reply  { 'next', head, payload, attempts, waiting, { turn, payload, ... } }  the lease is kept; the turns at
 --                           the end are one with the head, as for `begin`
 --        { 'empty' }        nothing waits; the lease is released
@@ -12,8 +13,10 @@
 --        { 'yield', head }  the lease is released; publish the head's message
 --        { 'lost' }         somebody else drives the session; nothing was changed
 --
--- Invariants: only the owner drops the head; "nothing waits" and "released" are one step, so a turn offered
--- in between is never stranded; a replay (a lost answer, asked again) answers the same.
+-- Invariants: only the owner drops the head, and stores its result; whoever waits for that hears of it by the
+-- channel of the same name. "Nothing waits" and "released" are one step, so a turn offered in between is never
+-- stranded; a replay (a lost answer, asked again) answers the same. Results come first: a server without memory
+-- for them refuses the first one, and nothing has changed.
 
 local now = redis.call('TIME')
 now = now[1] * 1000 + math.floor(now[2] / 1000)
@@ -36,6 +39,15 @@ local head = redis.call('LINDEX', KEYS[2], 0)
 local replay = head ~= turn
 local gone = 0
 if not replay then
+  for place = 8, #KEYS do
+    local value, known = ARGV[2 * place - 7], tonumber(ARGV[2 * place - 6])
+    if known > 0 then
+      redis.call('SET', KEYS[place], value, 'PX', known)
+    else
+      redis.call('SET', KEYS[place], value)
+    end
+    redis.call('PUBLISH', KEYS[place], value)
+  end
   local keep = tonumber(ARGV[7])
   local size = tonumber(redis.call('HGET', KEYS[4], 'set:' .. turn) or 1)
   local popped = redis.call('LPOP', KEYS[2], size)

@@ -1,0 +1,45 @@
+"""Ending: what turns came to is stored, and they leave their mailbox, in one step where that can be."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+
+from inturn.contract import TurnResult
+from inturn.turns import Finished, Head
+
+from .burying import bury
+from .erased import keep
+from .runtime import Runtime
+
+
+def end(
+    runtime: Runtime,
+    session_id: str,
+    head: Head,
+    ended: Sequence[TurnResult],
+    started: float,
+    finish: Callable[..., Finished],
+    own_id: str,
+) -> tuple[Sequence[TurnResult], Finished]:
+    """Store what the turns in hand have ended with, and finish them; what was stored, and what comes next.
+
+    `finish` is `Mailbox.finish` of the head, and `started` when they were taken up. The result comes first: a
+    turn leaves its mailbox only once whoever waits for it can have its answer. Raises as `keep` and `finish`.
+    """
+    finished: list[Finished] = []
+    took = time.monotonic() - started
+
+    def store(ended: Sequence[TurnResult]) -> None:
+        bury(runtime, session_id, head, ended)
+        tell = runtime.results.store
+        if runtime.results.with_mailbox and not finished:
+            finished.append(finish(results=[runtime.results.kept(result) for result in ended]))
+            if finished[0].outcome == "lost":
+                return  # nothing was stored: whoever has the lease now tells how the turn ends
+            tell = runtime.results.tell
+        for result in ended:
+            tell(result, own=result.turn_id == own_id, runtime=took)
+
+    kept = keep(runtime, session_id, head, ended, started, store)
+    return kept, finished[0] if finished else finish()
