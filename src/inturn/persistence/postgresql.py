@@ -105,7 +105,8 @@ class PostgreSQLAdapter(PersistenceAdapter):
         turn = row.pop("turn")
         if turn is not None and turn_id is not None:
             turn = rows.turn_from_row({**turn, "session_id": session_id}, turn_id)
-        messages = [rows.message_from_row(message) for message in row.pop("messages") or ()]
+        listed = row.pop("messages")
+        messages = [] if listed is None else rows.messages_from_json(listed)
         return Loaded(rows.session_from_row(row), messages, turn)
 
     def commit(

@@ -17,7 +17,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from inturn.errors import InvalidInputError, SessionConflictError, StoreError
 from inturn.ids import check_id
@@ -156,6 +156,18 @@ def message_from_row(row: Mapping[str, Any]) -> Message:
     return _stored(Message, fields, row["session_id"])
 
 
+def messages_from_json(text: str) -> list[Message]:
+    """Decode messages that come as one JSON array of rows, their JSON columns decoded."""
+    try:
+        return _MESSAGES.validate_json(text)
+    except ValidationError:
+        # One by one, to say which cannot be read; or it is but nested more deeply than pydantic reads.
+        return [message_from_row(row) for row in json.loads(text)]
+
+
+_MESSAGES = TypeAdapter(list[Message])
+
+
 def turn_row(turn: TurnRecord) -> Row:
     """Encode a turn's record; the column `turn_id` is its `turn_key`."""
     turn = build(TurnRecord, turn.__dict__)
@@ -207,13 +219,16 @@ def next_commit(
         if user_id is not None:
             check_id(user_id, "user ID")
     _refuse_unreadable(session)
-    session = build(SessionState, session.__dict__)
+    # The history is not written: its lines have rows of their own.
+    history = session.history
+    session = build(SessionState, {**session.__dict__, "history": []})
     first = session.message_count + 1
     numbered = [
         build(Message, {**message.__dict__, "sequence": sequence})
         for sequence, message in enumerate(messages, first)
     ]
     update: dict[str, Any] = {
+        "history": history,
         "version": expected_version + 1,
         "updated_at": max(utcnow(), session.updated_at),
         "message_count": session.message_count + len(numbered),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Any
 
 from inturn.session.rebase import rebase
@@ -96,6 +97,20 @@ def with_notes(
 
 def _copy(session: SessionState) -> SessionState:
     # The history may be long and its lines are never edited: deeply copied is only the rest.
-    copied = session.model_copy(update={"history": []}).model_copy(deep=True)
-    copied.history = list(session.history)
-    return copied
+    fields = {name: _deep(value) for name, value in session.__dict__.items() if name != "history"}
+    return session.model_copy(update={**fields, "history": list(session.history)})
+
+
+def _deep(value: Any) -> Any:
+    """As `copy.deepcopy`, several times faster for what is JSON, as nearly all of a session is."""
+    kind = type(value)
+    if kind in _IMMUTABLE:
+        return value
+    if kind is dict:
+        return {key: _deep(item) for key, item in value.items()}
+    if kind is list:
+        return [_deep(item) for item in value]
+    return copy.deepcopy(value)
+
+
+_IMMUTABLE = frozenset({str, int, float, bool, type(None), datetime})

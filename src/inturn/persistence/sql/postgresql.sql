@@ -61,12 +61,12 @@ SELECT bool_and(to_regclass(name) IS NOT NULL) AS complete FROM unnest(%(names)s
 SELECT 1
 
 -- name: load
--- One statement, so one snapshot. The messages come as one JSON value, newest first in the inner query
--- because that end of the index is where they are.
+-- One statement, so one snapshot. The messages come as one JSON text, which is read in one go, newest first in
+-- the inner query because that end of the index is where they are.
 SELECT
     {session_columns},
     (
-        SELECT json_agg(m ORDER BY m.sequence)
+        SELECT json_agg(m ORDER BY m.sequence)::text
         FROM (
             SELECT
                 id, session_id, sequence, turn_id, user_id, role, content, name, route, step, tool_calls, event,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-import selectors
+import select
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
@@ -214,7 +214,7 @@ _belong_to_parents: list[ConnectionPool[PgConnection]] = []
 @contextmanager
 def _atomic(connection: PgConnection) -> Iterator[None]:
     """Make what is done in the block one step, whatever mode somebody's connection is in."""
-    if connection.autocommit and connection.info.transaction_status == TransactionStatus.IDLE:
+    if connection.autocommit and connection.pgconn.transaction_status == TransactionStatus.IDLE:
         yield  # each call is one statement
     else:
         with connection.transaction():
@@ -225,9 +225,9 @@ def _is_alive(connection: PgConnection) -> bool:
     """Tell without a round trip: an idle server says nothing, so what it has said is good-bye."""
     if connection.closed:
         return False
-    with selectors.DefaultSelector() as selector:
-        selector.register(connection.fileno(), selectors.EVENT_READ)
-        return not selector.select(timeout=0)
+    poll = select.poll()
+    poll.register(connection.fileno(), select.POLLIN)
+    return not poll.poll(0)
 
 
 def conninfo_of(url: str) -> str:
