@@ -39,7 +39,7 @@ class WebAPI(BaseHTTPRequestHandler):
         self.wfile.write(answer)
         REPLIED.set()
 
-    def log_message(self, *args: Any) -> None:
+    def log_message(self, format: str, *args: Any) -> None:
         """Say nothing of each request."""
 
 
