@@ -13,6 +13,9 @@ KIM, LEE = {"name": "kim", "password": "a password of kim"}, {"name": "lee", "pa
 HERE = {"Origin": "http://127.0.0.1"}
 """What a browser says of a form that comes from the console's own pages."""
 
+ELSEWHERE = ("null", "https://evil.example", "http://127.0.0.1:81", "https://127.0.0.1")
+"""What it says of forms that come from other sites."""
+
 
 def sign_in(web: TestClient, who: dict[str, str] = KIM, **headers: str) -> Any:
     answered = web.post("/console/login", data=who, headers={**HERE, **headers}, follow_redirects=False)

@@ -6,6 +6,7 @@ import hmac
 import re
 from typing import Annotated
 
+import structlog
 from fastapi import APIRouter, Depends, Form, Query, Request, Response
 from fastapi.concurrency import run_in_threadpool
 
@@ -18,6 +19,7 @@ from .pages import PREFIX, ConsoleRoute, SignInNeeded, answer, base_of, go_to
 from .sign_ins import SIGN_IN_SECONDS, Operator
 
 router = APIRouter(prefix=PREFIX, include_in_schema=False, route_class=ConsoleRoute)
+log = structlog.get_logger(__name__)
 
 
 async def _operator(request: Request) -> Operator:
@@ -70,7 +72,9 @@ def sign_in(
     address = "" if request.client is None else request.client.host
     token = web.desk.sign_ins.open(name.strip(), password, address)
     if token is None:
+        log.warning("console: a password was refused")  # and not the name: it may be the password
         return answer(request, "login.html", 401, next=_inside(request, next), wrong=True)
+    log.info("console: signed in", operator=name.strip())
     cookie = _cookie(web, request)
     if (before := request.cookies.get(cookie)) is not None:
         web.desk.sign_ins.close(before)

@@ -7,8 +7,6 @@ import time
 from typing import TYPE_CHECKING, NamedTuple
 
 import structlog
-from kombu.exceptions import OperationalError
-from redis.exceptions import RedisError
 
 from inturn.settings import Settings
 from inturn.turns.broker import connect_broker
@@ -60,8 +58,9 @@ class Workers:
         self._app = self._app or connect_broker(self._settings)
         try:
             replies = self._app.control.broadcast("canary_state", reply=True, timeout=ANSWER_SECONDS)
-        except (OSError, OperationalError, RedisError) as error:
-            # Whoever has a Redis user that only puts messages into queues may not ask.
+        except Exception as error:
+            # Each broker's driver has errors of its own, and whoever has a Redis user that only puts messages
+            # into queues may not ask. The rest of the page is of use all the same.
             log.warning("workers cannot be asked", error=type(error).__name__)
             return None
         said = {name: facts for reply in replies or () for name, facts in reply.items()}

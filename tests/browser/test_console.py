@@ -7,6 +7,7 @@ import re
 import secrets
 from collections.abc import Callable, Iterator
 from html import unescape
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -22,6 +23,7 @@ from tests.agents import let_go
 from tests.browser.conftest import House
 from tests.browser.console import Console
 from tests.console import OPERATORS
+from tests.tls import pass_on, tls_listener
 from tests.waiting import wait_until
 from tests.web import Web, web_process
 
@@ -111,6 +113,29 @@ def test_a_link_from_another_site_leads_to_its_page(open_console: OpenConsole) -
     expect(console.title).to_have_text("Sessions")
     expect(console.page.get_by_label("User")).to_have_value("ann")
     expect(console.page.get_by_label("Last change")).to_have_value("in-1d")
+
+
+def test_behind_a_tls_proxy_the_cookie_is_for_https_alone(
+    house: House, browser: Browser, tmp_path: Path
+) -> None:
+    with tls_listener(tmp_path) as listener:
+        url = f"https://127.0.0.1:{listener.getsockname()[1]}"
+        env = {**house.env, "INTURN_CONSOLE_USERS": OPERATORS, "INTURN_PUBLIC_URL": url}
+        with (
+            web_process(house.directory, env) as web,
+            browser.new_context(ignore_https_errors=True) as context,
+        ):
+            pass_on(listener, int(web.url.rpartition(":")[2]))
+            console = Console(context, web._replace(url=url))
+            console.open("/sessions")
+            expect(console.title).to_have_text("Sessions")
+            (cookie,) = context.cookies()
+            assert cookie["name"] == "__Host-inturn-console"
+            assert (cookie["secure"], cookie["httpOnly"], cookie["sameSite"]) == (True, True, "Strict")
+
+            console.button("Sign out").click()
+            expect(console.title).to_have_text("Sign in")
+            assert (context.cookies(), console.faults) == ([], [])
 
 
 def test_a_session_is_followed_as_its_turns_run(

@@ -20,7 +20,7 @@ from inturn.turns.connection import connect
 from inturn.turns.deliveries import Deliveries
 from inturn.turns.mailbox import Item
 from tests.agents import reply_to
-from tests.console import HERE, LEE, OPERATORS, act, hidden, sign_in
+from tests.console import ELSEWHERE, HERE, LEE, OPERATORS, act, hidden, sign_in
 from tests.integration.worker.conftest import StartWorker, WebHere
 from tests.waiting import wait_until
 
@@ -54,23 +54,21 @@ class TestForms:
         store.commit(create_session("s"), [create_message("s", "user", "hello")], expected_version=0)
         return "/console/act/erase?session=s"
 
-    @pytest.mark.parametrize("csrf", ["", "0" * 64, "é", "another's"])
     def test_a_form_without_the_operators_own_token_does_nothing(
-        self, web: TestClient, here: WebHere, store: PersistenceAdapter, session: str, csrf: str
+        self, web: TestClient, here: WebHere, store: PersistenceAdapter, session: str
     ) -> None:
-        if csrf == "another's":
-            other = here(console_users=OPERATORS)
-            sign_in(other, LEE)
-            csrf = hidden(other.get(session))["csrf"]
+        other = here(console_users=OPERATORS)
+        sign_in(other, LEE)
 
-        assert act(web, session, csrf=csrf).status_code == 403
+        for csrf in ("", "0" * 64, "é", hidden(other.get(session))["csrf"]):
+            assert act(web, session, csrf=csrf).status_code == 403
         assert history(store, "s") == ["hello"]
 
-    @pytest.mark.parametrize("origin", [None, "null", "https://evil.example", "https://127.0.0.1"])
     def test_a_form_of_another_site_does_nothing(
-        self, web: TestClient, store: PersistenceAdapter, session: str, origin: str | None
+        self, web: TestClient, store: PersistenceAdapter, session: str
     ) -> None:
-        assert act(web, session, {} if origin is None else {"Origin": origin}).status_code == 403
+        for origin in ({}, *({"Origin": each} for each in ELSEWHERE)):
+            assert act(web, session, origin).status_code == 403
         assert history(store, "s") == ["hello"]
 
     def test_who_is_not_signed_in_can_do_nothing(
