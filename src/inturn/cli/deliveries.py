@@ -9,6 +9,7 @@ from rich.table import Table
 from inturn.cli.ages import ago
 from inturn.cli.exits import DONE
 from inturn.cli.local import local_settings
+from inturn.cli.noting import note_down
 from inturn.cli.output import note, out, print_json, print_table
 from inturn.cli.text import plain
 from inturn.client import Client
@@ -23,8 +24,10 @@ _COLOURS = {"waiting": "yellow", "sending": "cyan", "sent": "green", "unknown": 
 
 def run_list(session_id: str | None, state: str | None, *, as_json: bool) -> int:
     """Print the deliveries, all or those in a state. Returns the exit code."""
-    with Client(local_settings()) as client:
+    settings = local_settings()
+    with Client(settings) as client:
         found = [view for view in client.deliveries(session_id) if state is None or _is(view, state)]
+    note_down(settings, "read", "deliveries", (view.session_id for view in found))
     if as_json:
         for view in found:
             print_json(view.model_dump(mode="json"))
@@ -37,7 +40,9 @@ def run_list(session_id: str | None, state: str | None, *, as_json: bool) -> int
 
 def run_retry(session_id: str, turn_id: str, *, as_json: bool) -> int:
     """Ask for one more try. Returns the exit code."""
-    with Client(local_settings()) as client:
+    settings = local_settings()
+    note_down(settings, "change", "redeliver", [session_id], turn_id)
+    with Client(settings) as client:
         known = client.retry_delivery(session_id, turn_id)
     if as_json:
         print_json({"session_id": session_id, "turn_id": turn_id, "known": known})

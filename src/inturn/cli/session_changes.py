@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from inturn.accepting import open_inbox
 from inturn.cli.exits import DONE, FAILED, code_of
 from inturn.cli.local import local_settings
+from inturn.cli.noting import note_down
 from inturn.cli.output import agreed, fail, out, print_json
 from inturn.cli.sessions import unknown
 from inturn.cli.text import plain
@@ -39,6 +40,7 @@ def run_status(session_ids: Sequence[str], status: Status, timeout: float, *, as
             if store.load(check_id(session_id)) is None:
                 code = max(code, unknown(session_id))
                 continue
+            note_down(settings, "change", status, [session_id])
             asked.append(client.save_session(session_id, status=status))
         for handle in asked:
             told: dict[str, Any] = {"session_id": handle.session_id, "turn_id": handle.turn_id}

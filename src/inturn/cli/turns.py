@@ -12,6 +12,7 @@ from rich.table import Table
 from inturn.cli.ages import ago, read_age
 from inturn.cli.exits import DONE, FAILED, INTERRUPTED
 from inturn.cli.local import local_settings
+from inturn.cli.noting import note_down
 from inturn.cli.output import agreed, bar, fail, note, out, print_json, print_table
 from inturn.cli.text import plain
 from inturn.client import Client
@@ -53,8 +54,10 @@ class Which:
 
 def run_dead(which: Which, *, as_json: bool) -> int:
     """Print the turns that failed. Returns the exit code."""
-    with Client(local_settings()) as client:
+    settings = local_settings()
+    with Client(settings) as client:
         found = which.find(client)
+    note_down(settings, "read", "dead_letters", (letter.session_id for letter in found))
     if as_json:
         for letter in found:
             print_json(letter.model_dump(mode="json"))
@@ -67,12 +70,13 @@ def run_dead(which: Which, *, as_json: bool) -> int:
 
 def run_show(turn_id: str, session_id: str | None, *, text: bool, as_json: bool) -> int:
     """Print one of them, or where another turn stands. Returns the exit code."""
-    console = out()
-    with Client(local_settings()) as client:
+    console, settings = out(), local_settings()
+    with Client(settings) as client:
         letter = client.dead.get(turn_id, session_id)
         payload = client.dead.payload(letter) if letter is not None and text else None
         if letter is None:
             return _show_other(client, turn_id, session_id, as_json=as_json)
+    note_down(settings, "read", "dead_letter", [letter.session_id], letter.turn_id)
     facts: dict[str, Any] = {"state": "dead", **letter.model_dump(mode="json")}
     if as_json:
         print_json(facts | ({"payload": payload} if text else {}))
@@ -115,10 +119,12 @@ def run_retry(turn_id: str | None, which: Which, *, as_json: bool) -> int:
     console = out()
     done: list[Retried] = []
     stopped = False
-    with Client(local_settings()) as client:
+    settings = local_settings()
+    with Client(settings) as client:
         letters = _chosen(client, turn_id, which)
         if turn_id is not None and not letters:
             return _unknown(turn_id)
+        note_down(settings, "change", "retry", (letter.session_id for letter in letters), turn_id)
         try:
             with bar("offering again", "turns", len(letters)) as watch:
                 for retried in client.dead.retry_all(letters):
@@ -144,13 +150,15 @@ def run_retry(turn_id: str | None, which: Which, *, as_json: bool) -> int:
 
 def run_drop(turn_id: str | None, which: Which, *, yes: bool, as_json: bool) -> int:
     """Forget one, or many. Returns the exit code."""
-    with Client(local_settings()) as client:
+    settings = local_settings()
+    with Client(settings) as client:
         letters = _chosen(client, turn_id, which)
         if turn_id is not None and not letters:
             return _unknown(turn_id)
         asks = turn_id is None and bool(letters)
         if asks and not agreed(f"Drop {len(letters)} turns for good?", yes=yes):
             return FAILED
+        note_down(settings, "change", "drop", (letter.session_id for letter in letters), turn_id)
         dropped = sum(client.dead.drop(letter) for letter in letters)
     if as_json:
         print_json({"dropped": dropped})

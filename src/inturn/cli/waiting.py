@@ -13,6 +13,7 @@ from inturn.accepting import open_inbox
 from inturn.cli.ages import ago
 from inturn.cli.exits import DONE, FAILED
 from inturn.cli.local import local_settings
+from inturn.cli.noting import note_down
 from inturn.cli.output import agreed, fail, note, out, print_json, print_table
 from inturn.cli.text import plain
 from inturn.client import Client
@@ -72,6 +73,7 @@ def run_list(session_id: str | None, limit: int, *, as_json: bool) -> int:
         total = mailbox.depth() if len(found) > limit and session_id is None else None
     more = len(found) > limit
     found = found[:limit]
+    note_down(settings, "read", "turns", (turn.session_id for turn in found))
     if as_json:
         for turn in found:
             print_json(turn.as_object())
@@ -102,6 +104,7 @@ def run_cancel(turn_id: str | None, session_id: str | None, *, yes: bool, as_jso
                 turns = Mailbox(redis, settings).queue(check_id(session_id))[::-1]
             if turns and not agreed(f"Cancel {len(turns)} turns of session {session_id!r}?", yes=yes):
                 return FAILED
+        note_down(settings, "change", "cancel", [session_id] if turns else [], turns[0] if turn_id else None)
         became = {turn: client.cancel(session_id, turn) for turn in turns}
     done = {turn: what for turn, what in became.items() if what != "unknown"}
     if as_json:

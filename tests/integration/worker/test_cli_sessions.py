@@ -27,7 +27,6 @@ from inturn.turns.connection import connect
 from tests.integration.worker.conftest import StartWorker
 from tests.integration.worker.test_cli import inturn
 from tests.nodes import clean_environment
-from tests.waiting import wait_until
 
 Run = Callable[..., Result]
 SECRET = "my number is +49 151"
@@ -329,14 +328,44 @@ class TestStatus:
 
 
 @pytest.mark.process
-def test_the_audit_log_names_who_looked(
-    tmp_path: Path, store: PersistenceAdapter, store_url: str, broker_url: str
+def test_the_audit_log_names_who_looked_and_what_they_did_past_the_store(
+    tmp_path: Path,
+    store: PersistenceAdapter,
+    store_url: str,
+    broker_url: str,
+    client: Client,
+    letters: DeadLetters,
 ) -> None:
     write(store, "s", "hello")
+    client.respond("s", SECRET, turn_id="1")
+    bury(letters, "s")
     env = {"REDIS_URL": broker_url, "DATABASE_URL": store_url, "INTURN_AUDIT_LOG": str(tmp_path / "audit")}
 
     assert inturn("sessions", "messages", "s", cwd=tmp_path, **env).returncode == 0
-    assert inturn("sessions", "export", "s", cwd=tmp_path, **env).returncode == 0
-    records = wait_until(lambda: list(read_audit_log(tmp_path / "audit", session_id="s")))
+    for command in (
+        "sessions export s",
+        "sessions complete s --timeout 0",
+        "turns list",
+        "turns dead",
+        "turns show s:dead --text",
+        "turns cancel s:1",
+        "turns drop s:dead",
+        "deliveries retry s 0",
+        "deliveries list",
+    ):
+        assert inturn(*command.split(), cwd=tmp_path, **env).returncode == 0, command
+    records = list(read_audit_log(tmp_path / "audit", session_id="s"))
     assert {record["actor"].partition(":")[0] for record in records} == {"cli"}
-    assert {record["action"] for record in records} == {"read", "export"}
+    done = [(record["action"], record["call"]) for record in records if record["call"].startswith("cli_")]
+    assert done == [
+        ("change", "cli_completed"),
+        ("read", "cli_turns"),
+        ("read", "cli_dead_letters"),
+        ("read", "cli_dead_letter"),
+        ("change", "cli_cancel"),
+        ("change", "cli_drop"),
+        ("change", "cli_redeliver"),
+        ("read", "cli_deliveries"),
+    ]
+    assert {record["action"] for record in records} == {"read", "export", "change"}
+    assert all(SECRET not in file.read_text() for file in (tmp_path / "audit").iterdir())
