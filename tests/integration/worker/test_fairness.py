@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import pytest
@@ -18,12 +19,13 @@ def test_a_hundred_waiting_turns_delay_no_other_session_by_more_than_one_turn(
 ) -> None:
     start_worker(concurrency=4)
     hot = [client.respond("hot", f"hot {number} sleep 0.1") for number in range(100)]
+    asked = time.monotonic()
     others = [client.respond(f"other-{number}", f"other {number}") for number in range(20)]
 
-    assert len(list(client.collect(others, timeout=30))) == 20
+    assert len(list(client.collect(others, timeout=60))) == 20
     calls = read_journal(journal)
     first_other = next(call for call in calls if call.text.startswith("other 0"))
-    delayed_by = [c for c in calls if c.text.startswith("hot") and c.started < first_other.started]
+    delayed_by = [c for c in calls if c.text.startswith("hot") and asked < c.started < first_other.started]
     assert len(delayed_by) <= 2, "another session waited for more than one of the hot session's turns"
     assert sum(handle.status() == "done" for handle in hot) < 50, "the hot session was not slow: no proof"
     assert len(list(client.collect(hot, timeout=60))) == 100
