@@ -1,6 +1,6 @@
 # What people and CI call. Each command sets up all it needs in .venv and .cache; only Python >= 3.11 is needed.
 .DEFAULT_GOAL := help
-.PHONY: help demo test faults dev bench docs check audit format setup clean
+.PHONY: help demo test faults dev up bench docs check audit format setup clean
 
 bin := .venv/bin
 ARGS ?=
@@ -24,11 +24,14 @@ faults: setup ## a load of turns while everything fails, and the count of what c
 dev: setup ## everything in one terminal: Valkey, SQLite, worker, beat and web; Ctrl-C stops it
 	@$(bin)/inturn dev $(ARGS)
 
+up: setup ## the Procfile as it is deployed, on Valkey and PostgreSQL, with Flower and metrics; Ctrl-C stops it
+	@$(bin)/python scripts/up.py $(ARGS)
+
 bench: setup ## what a turn costs by length of history, for every store; ARGS="sqlite redis" chooses some
 	@$(bin)/python -m benchmarks.history $(ARGS)
 
 docs: setup ## the documentation as a site of its own, in build/site
-	@NO_MKDOCS_2_WARNING=1 $(bin)/mkdocs build --quiet $(ARGS)
+	@NO_MKDOCS_2_WARNING=1 $(bin)/mkdocs build $(ARGS)
 	@echo "build/site/index.html; to search in it: python3 -m http.server --bind 127.0.0.1 -d build/site"
 
 check: setup ## format, lint, types, import rules, lock file

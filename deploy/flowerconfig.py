@@ -30,7 +30,7 @@ from inturn.settings import load_settings
 max_tasks = 10_000
 purge_offline_workers = 300
 natural_time = True
-tasks_columns = "name,uuid,state,kwargs,received,started,runtime,worker"
+tasks_columns = "name,uuid,state,kwargs,received,runtime,worker"
 
 persistent = options.db != "flower"  # that is the default: a file where it happens to run
 state_save_interval = 30_000

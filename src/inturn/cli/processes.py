@@ -40,11 +40,14 @@ class Fleet:
         self._processes: dict[str, subprocess.Popen[str]] = {}
         self._readers: list[threading.Thread] = []
 
-    def start(self, name: str, *command: str) -> int:
-        """Start `python -m command...` and return its process ID; only the main thread may."""
+    def start(self, name: str, *command: str, env: Mapping[str, str] | None = None) -> int:
+        """Start `python -m command...` and return its process ID; only the main thread may.
+
+        `env` is added to what all of them are told.
+        """
         process = subprocess.Popen(
             tethered([sys.executable, "-m", *command]),
-            env=self._env,
+            env={**self._env, **(env or {})},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
