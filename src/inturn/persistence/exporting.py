@@ -19,7 +19,13 @@ from pathlib import Path
 from typing import IO, Any, NamedTuple
 
 from inturn.audit import exporting
-from inturn.errors import ConfigurationError, InvalidInputError, StoreError, StoreUnavailableError
+from inturn.errors import (
+    ConfigurationError,
+    InturnError,
+    InvalidInputError,
+    StoreError,
+    StoreUnavailableError,
+)
 from inturn.persistence.adapter import MAX_PAGE, MessageQuery, PersistenceAdapter
 from inturn.session.state import Message, SessionState, build, utcnow
 
@@ -78,7 +84,12 @@ class SessionExport:
                         _put(file, kind="unreadable", id=session.id)
                         unreadable[session.id] = str(error)
                 _put(file, kind="end", sessions=count)
-        except OSError as error:
+        except InturnError:
+            raise  # of the store
+        except Exception as error:
+            # Not every file system makes an OSError of what its driver raises.
+            if "://" not in path and not isinstance(error, OSError):
+                raise
             raise StoreUnavailableError(
                 f"INTURN_RETENTION_EXPORT: no export can be written there ({type(error).__name__})"
             ) from error
@@ -145,8 +156,9 @@ def _put(file: Any, **fields: Any) -> None:
 @contextmanager
 def _create(path: str) -> Iterator[IO[bytes]]:
     if "://" in path:
-        # What is written there appears when it is closed, and not before.
-        with _filesystem(path) as opened:
+        filesystem, name = _filesystem(path)
+        # What is written there appears at the end of the transaction; what breaks off is taken back.
+        with filesystem.transaction, filesystem.open(name, "wb") as opened:
             yield opened
         return
     folder, part = Path(path).parent, f"{path}.part"
@@ -165,14 +177,19 @@ def _create(path: str) -> Iterator[IO[bytes]]:
 
 
 def _open(path: str) -> Any:
-    return _filesystem(path, "rb") if "://" in path else open(path, "rb")
+    if "://" not in path:
+        return open(path, "rb")
+    filesystem, name = _filesystem(path)
+    return filesystem.open(name, "rb")
 
 
-def _filesystem(path: str, mode: str = "wb") -> Any:
-    import fsspec  # type: ignore[import-untyped]
+def _filesystem(path: str) -> tuple[Any, str]:
+    """The file system of a URL, for the caller alone, and the file's name in it."""
+    from fsspec.core import url_to_fs  # type: ignore[import-untyped]
 
     try:
-        return fsspec.open(path, mode)
+        filesystem, name = url_to_fs(path, skip_instance_cache=True)
+        return filesystem, str(name)
     except (ImportError, ValueError) as error:
         raise ConfigurationError(f"INTURN_RETENTION_EXPORT: {error}") from None
 

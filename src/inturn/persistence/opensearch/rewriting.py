@@ -78,11 +78,13 @@ def rewrite(
     def change_session(current: Document, _: Document) -> Source | None:
         source = dict(current.source)
         last = source["last_turn"]
-        is_ours = state is not None and source["version"] == state["version"]
-        has_turn = last is not None and last["turn_id"] in results
-        if state is not None and is_ours:
+        is_ours = False
+        if state is not None and source["version"] == state["version"]:
+            is_ours = True
             source |= {name: state[name] for name in rows.REWRITTEN_OF_A_SESSION}
-        if has_turn:
+        has_turn = False
+        if last is not None and last["turn_id"] in results:
+            has_turn = True
             source["last_turn"] = {**last, "result": results[last["turn_id"]]}
             changed.add(last["turn_id"])
         return source if is_ours or has_turn else None
@@ -122,7 +124,8 @@ def rewrite(
 
 def _change(client: Client, session: Place, changes: Mapping[Place, Change]) -> list[Document]:
     """Change documents of a session, each in one step; returns those that were, as they were before."""
-    left, done = dict(changes), []
+    left = dict(changes)
+    done: list[Document] = []
     for number in range(ROUNDS):
         if not left:
             return done
