@@ -90,7 +90,7 @@ class Lab:
         self._clean(peer, turns)
         env = self._env(peer, plan)
         if peer.prepares:
-            self._step(peer, "setup", env).communicate()
+            _done(self._step(peer, "setup", env))
         with (
             tempfile.TemporaryDirectory(dir=self.directory) as gate,
             psycopg.connect(self.database("bench"), autocommit=True) as watching,
@@ -212,11 +212,15 @@ class _Watched(NamedTuple):
     timed_out: bool
 
 
+def _done(step: subprocess.Popen[str]) -> str:
+    output, _ = step.communicate()
+    if step.returncode:
+        raise RuntimeError("a step of a peer has failed; the reason stands above")
+    return output
+
+
 def _said(enqueuing: subprocess.Popen[str]) -> dict[str, Any]:
-    output, _ = enqueuing.communicate()
-    if enqueuing.returncode:
-        raise RuntimeError("the turns could not be enqueued; the reason stands above")
-    said: dict[str, Any] = json.loads(output.strip().splitlines()[-1])
+    said: dict[str, Any] = json.loads(_done(enqueuing).strip().splitlines()[-1])
     return said
 
 

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import procrastinate
 
@@ -20,20 +22,22 @@ async def turn(session_id: str, number: int, latency: float) -> None:
     await work.take_async(session_id, number, latency)
 
 
-def _sync() -> procrastinate.App:
+@contextmanager
+def opened() -> Iterator[procrastinate.App]:
     connector = procrastinate.SyncPsycopgConnector(conninfo=os.environ["BENCH_QUEUE_DATABASE"])
-    return app.with_connector(connector)
+    with app.replace_connector(connector) as replaced, replaced.open():
+        yield replaced
 
 
 def setup() -> None:
-    with _sync().open() as opened:
-        opened.schema_manager.apply_schema()
+    with opened() as here:
+        here.schema_manager.apply_schema()
 
 
 def enqueue(turns: list[work.Planned]) -> None:
-    with _sync().open() as opened:
+    with opened():
         for session_id, number, latency in turns:
-            deferrer = opened.configure_task("turn", lock=session_id)
+            deferrer = turn.configure(lock=session_id)
             deferrer.defer(session_id=session_id, number=number, latency=latency)
 
 
