@@ -27,8 +27,9 @@ dev: setup ## everything in one terminal: Valkey, SQLite, worker, beat and web; 
 up: setup ## the Procfile as it is deployed, on Valkey and PostgreSQL, with Flower and metrics; Ctrl-C stops it
 	@$(bin)/python scripts/up.py $(ARGS)
 
-bench: setup ## what a turn costs by length of history, for every store; ARGS="sqlite redis" chooses some
-	@$(bin)/python -m benchmarks.history $(ARGS)
+bench: setup ## what a turn costs, beside the peers, which get an environment of their own; ARGS="hot --rounds 1" chooses one
+	@ENVIRONMENT=.cache/peers sh scripts/uv sync --quiet --locked --group peers --no-group docs
+	@$(bin)/python -m benchmarks $(ARGS)
 
 docs: setup ## the documentation as a site of its own, in build/site
 	@NO_MKDOCS_2_WARNING=1 $(bin)/mkdocs build $(ARGS)

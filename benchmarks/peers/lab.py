@@ -80,7 +80,7 @@ class Lab:
         """The URL of a database."""
         return self.postgres.url.rpartition("/")[0] + f"/{name}"
 
-    def measure(self, peer: Peer, plan: work.Plan, *, gated: bool = True, limit: float = 300.0) -> Run:
+    def measure(self, peer: Peer, plan: work.Plan, *, gated: bool = True, limit: float = 150.0) -> Run:
         """Have a worker of the peer run all turns of the plan, and judge what it did.
 
         They wait when the worker comes, whose slots are filled before the time begins; unless it is `gated`,
