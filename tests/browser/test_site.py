@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page
 
 from tests.site import built_site
@@ -36,6 +37,15 @@ def page(browser: Browser) -> Iterator[Page]:
     page.set_default_timeout(60_000)
     yield page
     context.close()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_text_and_code_can_be_read_by_everybody(scheme: str, address: str, page: Page) -> None:
+    page.emulate_media(color_scheme="dark" if scheme == "dark" else "light")
+    for name in ("index", "quickstart", "reference/client"):
+        page.goto(f"{address}/{name}.html")
+        found = Axe().run(page, options={"runOnly": ["color-contrast", "link-in-text-block", "image-alt"]})
+        assert [node["html"] for rule in found.response["violations"] for node in rule["nodes"]] == []
 
 
 def test_the_search_finds_a_page_and_asks_nobody_else(address: str, page: Page) -> None:
