@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import getpass
+import hashlib
 import re
 import secrets
 import sys
@@ -33,6 +34,7 @@ class Operators:
 
     def __init__(self, setting: SecretStr | None) -> None:
         self._hashes: dict[str, str] = {}
+        self._marks: dict[str, bytes] = {}
         text = "" if setting is None else setting.get_secret_value().strip()
         if text and ":" not in text:
             text = _read(text)
@@ -51,6 +53,10 @@ class Operators:
 
     def __contains__(self, name: str) -> bool:
         return name in self._hashes
+
+    def mark(self, name: str) -> bytes:
+        """What changes with the operator's password; to be kept nowhere as it is."""
+        return self._marks[name]
 
     def check(self, name: str, password: str) -> bool:
         """Whether this is the operator's password; takes as long for a name that nobody has."""
@@ -76,6 +82,7 @@ class Operators:
                 f"INTURN_CONSOLE_USERS: entry {number} has the name of one before it; give each its own"
             )
         self._hashes[name] = _checked_hash(password, number)
+        self._marks[name] = hashlib.sha256(password.encode(errors="replace")).digest()
 
 
 def hash_password(password: str) -> str:

@@ -11,7 +11,7 @@ from fastapi import APIRouter, Query, Request, Response
 from pydantic import BaseModel
 
 from inturn.contract import RespondPayload, decode_payload
-from inturn.errors import InturnError
+from inturn.errors import InturnError, StoreUnavailableError
 from inturn.ids import check_id
 from inturn.persistence import MessageQuery, SessionQuery
 from inturn.session.state import Message, SessionState, Status, utcnow
@@ -120,13 +120,20 @@ def session(
     tag = _tag(web, session_id)
     holding = web.desk.holdings.look(session_id)
     items = list(web.mailbox.items(session_id))
-    found = web.access.read(Caller(f"console:{operator.name}"), session_id)
-    lines, earlier = _history(web, found, before)
+    is_away = False
+    try:
+        found = web.access.read(Caller(f"console:{operator.name}"), session_id)
+        lines, earlier = _history(web, found, before)
+    except StoreUnavailableError:
+        # What Redis knows is of use just then.
+        web.desk.note("read", "console_session", [session_id])
+        is_away, found, lines, earlier = True, None, [], None
     return answer(
         request,
         "session.html",
         id=session_id,
         session=found,
+        is_away=is_away,
         tag=tag,
         holding=holding,
         turns=_turns(web, session_id, items[:MOST_TURNS]),

@@ -63,21 +63,26 @@ class SignIns:
         with redis_errors():
             self._window.clear(TRIES, *_whose(name, address))
             token = secrets.token_urlsafe(32)
-            self._redis.set(self._key(token), name, ex=SIGN_IN_SECONDS)
+            self._redis.set(self._key(token), f"{name} {self._seal(token, name)}", ex=SIGN_IN_SECONDS)
         return token
 
     def find(self, token: str) -> Operator | None:
-        """Who holds this secret; None: nobody, or nobody who is an operator still."""
+        """Who holds this secret; None: nobody, or nobody who is an operator still with the same password."""
         with redis_errors():
             found: Any = self._redis.get(self._key(token))
-        if found is None or found not in self._operators:
+        name, _, seal = str(found or "").partition(" ")
+        if name not in self._operators or not hmac.compare_digest(seal, self._seal(token, name)):
             return None
-        return Operator(str(found), hmac.new(token.encode(), b"csrf", hashlib.sha256).hexdigest())
+        return Operator(name, _digest(token, b"csrf"))
 
     def close(self, token: str) -> None:
         """Sign out."""
         with redis_errors():
             self._redis.delete(self._key(token))
+
+    def _seal(self, token: str, name: str) -> str:
+        # The token is not in Redis, so nobody can try passwords against what is.
+        return _digest(token, self._operators.mark(name))
 
     def _count(self, name: str, address: str) -> None:
         """Count a try, before it is known what it comes to: of many at the same time none is free."""
@@ -97,6 +102,10 @@ class SignIns:
 
     def _key(self, token: str) -> str:
         return self._keys.of_sign_in(hashlib.sha256(token.encode(errors="replace")).hexdigest())
+
+
+def _digest(token: str, text: bytes) -> str:
+    return hmac.new(token.encode(errors="replace"), text, hashlib.sha256).hexdigest()
 
 
 def _whose(*parts: str) -> tuple[str, ...]:

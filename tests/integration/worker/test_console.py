@@ -26,7 +26,7 @@ from inturn.turns.retention_runs import RetentionRuns
 from producer.console import routes
 from producer.web import create_app
 from tests.agents import let_go
-from tests.console import ELSEWHERE, HERE, KIM, LEE, OPERATORS, sign_in
+from tests.console import ELSEWHERE, HERE, KIM, LEE, OPERATORS, act, sign_in
 from tests.integration.worker.conftest import StartWorker, WebHere
 from tests.servers_cluster import ValkeyCluster
 from tests.waiting import wait_until
@@ -135,10 +135,15 @@ class TestDoor:
 
     def test_who_is_no_operator_any_more_is_out(self, here: WebHere) -> None:
         cookie = sign_in(here(console_users=OPERATORS)).cookies["inturn-console"]
-        later = here(console_users="lee:another password")
-        later.cookies.set("inturn-console", cookie)
 
-        assert "Sign in" in words(later.get("/console").text)
+        for users, is_in in (
+            ("lee:another password", False),
+            ("kim:a new password", False),
+            (f"{OPERATORS},max:and another one", True),
+        ):
+            later = here(console_users=users)
+            later.cookies.set("inturn-console", cookie)
+            assert ("Sign in" not in words(later.get("/console").text)) is is_in
 
     def test_passwords_cannot_be_tried_for_ever(self, here: WebHere) -> None:
         web, elsewhere = here(console_users=OPERATORS), here(console_users=OPERATORS, address="127.0.0.2")
@@ -336,6 +341,20 @@ class TestSession:
 
         let_go(journal)
         wait_until(lambda: console.get("/console/sessions/s/pulse").json()["tag"] != tag)
+
+    def test_what_redis_knows_is_shown_while_the_database_is_away(
+        self, here: WebHere, client: Client
+    ) -> None:
+        web = here(console_users=OPERATORS, database_url="postgresql://127.0.0.1:1/none?connect_timeout=1")
+        sign_in(web)
+        client.respond("s", "hello", turn_id="1")
+
+        page = web.get("/console/sessions/s")
+        assert page.status_code == 200
+        assert "The database is away" in words(page.text)
+        assert "waiting at the head" in words(page.text)
+        assert act(web, "/console/act/stop?session=s&turn=s:1").headers["location"].endswith("note=dropped")
+        assert web.get("/console/sessions").status_code == 503
 
     def test_a_lease_that_has_lapsed_is_told(self, console: TestClient, mailbox: Mailbox) -> None:
         mailbox.offer("s", "s:1", "{}")
