@@ -218,11 +218,17 @@ def _has_number(asking: httpx.Client, text: str) -> bool:
 
 
 @pytest.mark.skipif(shutil.which("promtool") is None, reason="needs promtool; apt-get install prometheus")
-@pytest.mark.parametrize("check", ["rules rules.yml", "config prometheus.yml"])
-def test_promtool_finds_nothing_wrong(check: str) -> None:
-    done = subprocess.run(
-        ["promtool", "check", *check.split()], cwd=RULES.parent, capture_output=True, text=True
-    )
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("check", "rules", RULES),
+        ("check", "config", CONFIG),
+        ("test", "rules", ROOT / "tests" / "alerts.yml"),
+    ],
+    ids=lambda words: "-".join(words[:2]),
+)
+def test_promtool_finds_nothing_wrong_and_alerts_fire_when_they_should(words: tuple[str, str, Path]) -> None:
+    done = subprocess.run(["promtool", *map(str, words)], capture_output=True, text=True)
 
     assert done.returncode == 0, done.stdout + done.stderr
 
