@@ -44,7 +44,7 @@ check: setup ## format, lint, types, import rules, lock file
 	sh scripts/uv lock --check
 
 audit: ## known holes in what the lock file names; asks osv.dev, so it needs the network (ARGS=--service-url=... asks a mirror)
-	@sh scripts/uv audit --frozen $(ARGS)
+	@sh scripts/audit $(ARGS)
 
 format: setup ## put the code into shape
 	$(bin)/ruff format .
