@@ -57,7 +57,7 @@ def wait_for(collector: Collector, name: str, number: int = 1) -> list[Collected
     return collector.named(name)
 
 
-@pytest.mark.parametrize("pool", ["threads", "prefork"])
+@pytest.mark.parametrize("pool", ["threads", "gevent", "prefork"])
 def test_a_trace_goes_from_the_webhook_over_the_mailbox_to_the_delivery(
     pool: str, start_web: StartWeb, start_worker: StartWorker, collector: Collector
 ) -> None:
@@ -126,6 +126,24 @@ def test_each_try_is_a_span_of_the_same_trace_and_says_no_more_of_an_error_than_
     chats = wait_for(collector, "chat Obedient", 2)
     assert [chat.error for chat in chats] == ["ValueError", None]
     assert SAID.encode() not in collector.bytes
+
+
+def test_calls_of_the_model_and_of_tools_are_in_the_turn_also_while_it_streams(
+    start_worker: StartWorker, collector: Collector, client: Client
+) -> None:
+    start_worker(INTURN_AGENT="tests.dear_agents:agent")
+    client.respond("s", f"weigh {SAID}", stream=True).get(timeout=60)
+    (turn,) = wait_for(collector, "turn")
+    first, second = wait_for(collector, "chat ScriptedProvider", 2)
+    (tool,) = wait_for(collector, "execute_tool weigh")
+
+    assert {each.parent_id for each in (first, second, tool)} == {turn.span_id}
+    assert tool.attributes["gen_ai.tool.name"] == "weigh"
+    assert first.attributes["gen_ai.usage.input_tokens"] == 100
+    assert second.attributes["gen_ai.usage.output_tokens"] == 20
+    assert "inturn.first_token_seconds" in second.attributes
+    assert SAID.encode() not in collector.bytes
+    assert b"a feather" not in collector.bytes
 
 
 def test_a_turn_of_a_program_that_traces_nothing_is_a_trace_of_its_own(
