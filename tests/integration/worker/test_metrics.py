@@ -17,8 +17,10 @@ from pytest_celery import CeleryTestWorker
 from inturn.client import Client
 from inturn.embedded.ports import free_port
 from inturn.errors import TurnFailedError
-from inturn.turns import Mailbox
-from tests.agents import read_journal
+from inturn.persistence import PersistenceAdapter
+from inturn.session import create_session
+from inturn.session.state import create_message
+from tests.agents import let_go, read_journal
 from tests.figures import Figures, scrape
 from tests.integration.worker.conftest import StartWorker
 from tests.nodes import ProcessContainer, clean_environment
@@ -89,6 +91,40 @@ def test_a_try_that_is_put_off_is_counted_with_its_reason(
     assert figures("inturn_turn_wait_seconds_count") == 2
 
 
+def test_what_two_owners_and_other_writers_cost_is_counted(
+    start_worker: StartWorker,
+    client: Client,
+    store: PersistenceAdapter,
+    port: int,
+    fast: dict[str, str],
+    journal: Path,
+) -> None:
+    paused = start_worker(INTURN_METRICS_PORT=str(port), **fast)
+    taken_over = client.respond("s", "pause", stream=True)
+    wait_until(lambda: read_journal(journal), what="the turn in hand")
+    paused.kill("SIGSTOP")
+    others = free_port()
+    start_worker(INTURN_METRICS_PORT=str(others), **fast)
+    wait_until(lambda: len(read_journal(journal)) == 2, timeout=60, what="the turn in other hands")
+    disturbed = client.respond("t", "pause too", stream=True)
+    wait_until(lambda: len(read_journal(journal)) == 3, timeout=60, what="another turn in hand")
+    said = create_message("t", "assistant", "somebody else was faster")
+    store.commit(create_session("t"), [said], expected_version=0)
+    let_go(journal)
+    for turn in (taken_over, disturbed):
+        turn.get(timeout=60)
+    paused.kill("SIGCONT")
+
+    def lost() -> bool:
+        return scrape(port)("inturn_lease_losses_total", queue="turns") == 1
+
+    wait_until(lost, timeout=60, what="the worker that was paused to miss its lease")
+    figures = counts(client, others, 2)
+    assert figures("inturn_sessions_woken_total", queue="turns", reason="crash") >= 1
+    assert figures("inturn_conflicts_total", writer="turn") == 1
+    assert figures("inturn_lease_losses_total") == 0
+
+
 def files_of(worker: CeleryTestWorker) -> Path:
     """Where a worker counts, by the file of its main process."""
     found = Path(tempfile.gettempdir()).glob(f"inturn-metrics-*/gauge_livesum_{worker.container.pid}.db")
@@ -146,9 +182,7 @@ def test_a_port_that_is_taken_is_no_reason_not_to_work(
     assert "metrics not served" in worker.logs()
 
 
-def test_without_the_setting_nothing_is_counted(
-    start_worker: StartWorker, client: Client, mailbox: Mailbox
-) -> None:
+def test_without_the_setting_nothing_is_counted(start_worker: StartWorker, client: Client) -> None:
     worker = start_worker()
     client.respond("s", "hello").get(timeout=60)
 
