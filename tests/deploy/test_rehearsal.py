@@ -71,7 +71,8 @@ class Rehearsal:
         ours = {key: value for key, value in clean_environment().items() if key != "PYTHONPATH"}
         image = {
             "PYTHONPATH": str(self._built / "app"),
-            "PYTHONDONTWRITEBYTECODE": "1",
+            # The image holds compiled code; here the first process that needs it compiles it.
+            "PYTHONPYCACHEPREFIX": str(self._directory / "compiled"),
             "HOME": "/nonexistent",
         }
         if name == "flower":
