@@ -156,7 +156,10 @@ def _work(runtime: Runtime, lease: Lease, head: Head, own_id: str, results: list
             runtime.mailbox.finish, lease, head.turn_id, go_on=fair and not leave, hand_over=leave
         )
         try:
-            kept, finished = end(runtime, lease.session_id, head, ended, started, finish, own_id)
+            since = max(started, watch.looked)
+            kept, finished = end(
+                runtime, lease.session_id, head, ended, finish, own_id=own_id, took=now - started, since=since
+            )
         except StoreError as error:
             log.warning("result not stored yet", turn_id=head.turn_id, **watch.trace, **facts(error))
             runtime.mailbox.release(lease, delay=_later(runtime, head, error).delay, counts=False)
@@ -216,12 +219,14 @@ def _take(runtime: Runtime, lease: Lease, head: Head, watch: TurnWatch) -> list[
         replies = {
             turn_id: stack.enter_context(runtime.streams.open(lease, turn_id)) for turn_id in asked.streamed
         }
-        with working_on(in_hand(payloads)):
+        turn = in_hand(payloads)
+        with working_on(turn):
             ended = _attempt(runtime, lease, head, asked, list(replies.values()))
         if isinstance(ended, Later):
             watch.tried((), ended.why)
             return ended
         watch.tried(ended)
+        watch.looked = turn.looked
         for result in ended:
             if result.turn_id in replies:
                 # Before the result: who finds that one has all of the stream.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 
 from inturn.contract import TurnResult
@@ -18,17 +17,19 @@ def end(
     session_id: str,
     head: Head,
     ended: Sequence[TurnResult],
-    started: float,
     finish: Callable[..., Finished],
+    *,
     own_id: str,
+    took: float,
+    since: float,
 ) -> tuple[Sequence[TurnResult], Finished]:
     """Store what the turns in hand have ended with, and finish them; what was stored, and what comes next.
 
-    `finish` is `Mailbox.finish` of the head, and `started` when they were taken up. The result comes first: a
-    turn leaves its mailbox only once whoever waits for it can have its answer. Raises as `keep` and `finish`.
+    `finish` is `Mailbox.finish` of the head; `own_id` the ID of the running task, `took` the seconds for
+    which they ran, `since` as for `keep`. The result comes first: a turn leaves its mailbox only once whoever
+    waits for it can have its answer. Raises as `keep` and `finish`.
     """
     finished: list[Finished] = []
-    took = time.monotonic() - started
 
     def store(ended: Sequence[TurnResult]) -> None:
         bury(runtime, session_id, head, ended)
@@ -41,5 +42,5 @@ def end(
         for result in ended:
             tell(result, own=result.turn_id == own_id, runtime=took)
 
-    kept = keep(runtime, session_id, head, ended, started, store)
+    kept = keep(runtime, session_id, head, ended, since, store)
     return kept, finished[0] if finished else finish()

@@ -70,16 +70,17 @@ def keep(
     session_id: str,
     head: Head,
     ended: Sequence[TurnResult],
-    began: float,
+    since: float,
     store: Callable[[Sequence[TurnResult]], None],
 ) -> Sequence[TurnResult]:
     """Have `store` keep what turns have ended with, and return it; in its place only that they are erased.
 
-    `began` is when they were taken up. Only a turn that took long is looked at: this process may have been
-    paused, and its user erased, since it was committed. Raises `StoreError` where that cannot be seen.
+    `since` is when they were taken up, or when their commit asked whether they are erased. Only what is long
+    ago is looked at: this process may have been paused, and its user erased, since it was committed. Raises
+    `StoreError` where that cannot be seen.
     """
     looked = time.monotonic()
-    if looked - began > SLOW_SECONDS and _is_erased(runtime, session_id, head):
+    if looked - since > SLOW_SECONDS and _is_erased(runtime, session_id, head):
         ended = erased(session_id, head.turn_ids, head.attempts)
     store(ended)
     if time.monotonic() - looked > SLOW_SECONDS and _is_erased(runtime, session_id, head):

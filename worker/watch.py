@@ -27,6 +27,8 @@ class TurnWatch:
         self._head = head
         self._kind = "unknown"
         self._waited: float | None = None
+        self.looked = 0.0
+        """When it was last asked whether the turn is erased, on the monotonic clock; 0: never."""
         self.trace: dict[str, str] = {}
         """The IDs of this try's trace and span, for logs; empty without one."""
         self._span = Span()

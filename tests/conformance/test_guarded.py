@@ -57,6 +57,15 @@ def test_a_turn_accepted_before_the_erasure_makes_no_session(store: GuardedAdapt
     assert store.load("s") is None
 
 
+def test_a_slow_turn_that_is_not_erased_knows_when_it_has_looked(store: GuardedAdapter) -> None:
+    slow = turn(took=2 * SLOW_SECONDS)
+    before = time.monotonic()
+
+    say(store, slow)
+
+    assert before <= slow.looked <= time.monotonic()
+
+
 def test_one_accepted_afterwards_does(store: GuardedAdapter) -> None:
     store.tombstones.put_session("s", ["s:0"])
     store.tombstones.put_user("ann", [])

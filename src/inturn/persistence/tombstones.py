@@ -11,8 +11,9 @@ import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, NamedTuple
+from typing import Any
 
 from inturn.errors import SessionErasedError
 from inturn.persistence.adapter import PersistenceAdapter
@@ -26,20 +27,24 @@ SLOW_SECONDS = 1.0
 """A turn, or a commit, that takes longer may have been paused while somebody was erased; it looks again."""
 
 SETTLE_SECONDS = 2.5
-"""How long an erasure waits between its tombstones and its last look. It is more than `SLOW_SECONDS`: whoever
-saw no tombstone before it has written by then, or looks again."""
+"""How long an erasure waits between its tombstones and its last look. It is more than twice `SLOW_SECONDS`:
+whoever saw no tombstone before it has written by then, session and result, or looks again."""
 
 
-class TurnInHand(NamedTuple):
+@dataclass(slots=True)
+class TurnInHand:
     """The turns that the code which runs now works on as one; `accepted_at` is the first one's time.
 
-    `began` is when this process took them up, on its monotonic clock.
+    `began` is when this process took them up, on its monotonic clock; `looked` when it last asked whether
+    they are erased, 0 if never.
     """
 
     turn_ids: tuple[str, ...]
     user_ids: frozenset[str]
     accepted_at: datetime
     began: float
+
+    looked: float = 0.0
 
     @property
     def is_slow(self) -> bool:
@@ -89,6 +94,7 @@ class Tombstones:
 
     def check(self, turn: TurnInHand, session_id: str) -> None:
         """Raise `SessionErasedError` if the turn was accepted before its session, or its user, was erased."""
+        looked = time.monotonic()
         digests = {_digest(turn_id) for turn_id in turn.turn_ids}
         for name in (_of_session(session_id), *map(_of_user, sorted(turn.user_ids))):
             found = self._adapter.load(name)
@@ -98,6 +104,7 @@ class Tombstones:
             is_late = turn.accepted_at <= datetime.fromisoformat(data["erased_at"])
             if is_late or digests.intersection(data.get("turns", ())):
                 raise SessionErasedError
+        turn.looked = looked
 
     def _put(self, name: str, facts: dict[str, Any]) -> None:
         def put() -> None:
