@@ -56,7 +56,8 @@ def test_systemd_takes_them(installed: Path) -> None:
     paths = map(str, [*installed.glob("*.service"), installed / "inturn.target"])
     done = analyze("verify", "--man=no", *paths, units=installed)
 
-    assert (done.returncode, done.stderr) == (0, "")
+    # It also says what it thinks of the machine's own units.
+    assert [line for line in done.stderr.splitlines() if "inturn" in line] == []
 
 
 @pytest.mark.parametrize("unit", [unit for unit in UNITS if "@" not in unit])
