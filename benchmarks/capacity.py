@@ -8,7 +8,8 @@ first turn of a busy time also waits for a slot (Welch). `benchmarks.simulation`
 event, and `benchmarks.measuring` holds both against real workers; docs/explanation/scale.md says how well
 they agree.
 
-Figures below in capitals were measured by `benchmarks.measuring`; replace them by those of your own machines.
+Figures in capitals were measured; replace them by those of your own machines: `python -m
+benchmarks.weighing`, and the figures of `benchmarks.measuring` for each turn.
 """
 
 from __future__ import annotations
@@ -21,23 +22,29 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-CPU_SECONDS = 0.016
+CPU_SECONDS = 0.009
 """Of the worker's processor for each turn, without what the agent's own code takes."""
 OVERHEAD_SECONDS = 0.030
 """How long each turn takes a slot beside its model: Redis, database, and Python."""
-DATABASE_SECONDS = 0.004
-"""How long each turn has a connection to the database."""
-REDIS_COMMANDS = 60
-"""For each turn, with those inside scripts, and with the broker and the results in the same Redis."""
+DATABASE_SECONDS = 0.0055
+"""How long each turn has a connection to the database: a load and a commit, to a disk that does not wait."""
 STATEMENTS = 2
-"""For each turn: a load and a commit."""
-PROCESS_MEGABYTES = 110
-SLOT_MEGABYTES = 0.3
+"""For each turn: a load and a commit; the first of a session has a load more."""
+REDIS_COMMANDS = 75
+"""For each turn, with those inside scripts, and with the broker and the results in the same Redis."""
+IDLE_COMMANDS = 470
+"""A second, of a worker process that does nothing: its sweepers look."""
+REDIS_SECONDS = 0.0007
+"""Of Redis' own processor for each turn."""
+IDLE_REDIS_SECONDS = 0.0036
+"""The same for each second of a worker process that does nothing."""
+REDIS_CONNECTIONS = 20
+"""Of one worker process, however many slots it has; fewer where turns end one after the other."""
+WAITING_KILOBYTES = 2.0
+"""Of Redis, for a turn of 200 characters that waits or runs, in a session of its own."""
+PROCESS_MEGABYTES = 105
+SLOT_MEGABYTES = 0.15
 """Of a thread that is at work, with its turn."""
-WAITING_KILOBYTES = 1.5
-"""Of Redis, for a turn that waits, and a session for each, with messages of 200 characters."""
-REDIS_CONNECTIONS = 16
-"""Of one worker process, however many turns are at work: more only where many end in the same moment."""
 DATABASE_POOL = 16
 """As `INTURN_DATABASE_POOL`."""
 MOST_CPU = 0.7
@@ -91,6 +98,7 @@ class Plan:
     waiting: float
     redis_connections: int
     redis_commands: float
+    redis_cpu: float
     redis_megabytes: float
     database_connections: int
     database_busy: float
@@ -126,7 +134,8 @@ def plan(load: Load, *, workers: int, slots: int, overhead: float = OVERHEAD_SEC
         in_flight=min(offered, servers),
         waiting=waiting,
         redis_connections=workers * REDIS_CONNECTIONS,
-        redis_commands=load.turns_per_second * REDIS_COMMANDS,
+        redis_commands=load.turns_per_second * REDIS_COMMANDS + workers * IDLE_COMMANDS,
+        redis_cpu=load.turns_per_second * REDIS_SECONDS + workers * IDLE_REDIS_SECONDS,
         redis_megabytes=(offered + waiting) * WAITING_KILOBYTES / 1000,
         database_connections=workers * min(DATABASE_POOL, slots),
         database_busy=load.turns_per_second * DATABASE_SECONDS,
@@ -271,10 +280,10 @@ def _told(load: Load, made: Plan) -> str:
         "wait in all": f"{made.wait_mean:.2f} s mean, {made.wait_p50:.2f} s median, "
         f"{made.wait_p99:.2f} s p99",
         "waiting": f"{made.waiting:.0f} turns",
-        "Redis": f"{made.redis_commands:.0f} commands/s, {made.redis_connections} connections, "
-        f"{made.redis_megabytes:.1f} MB for turns that wait or run",
-        "PostgreSQL": f"{made.database_statements:.0f} statements/s, {made.database_busy:.1f} busy of "
-        f"{made.database_connections} connections at most",
+        "Redis": f"{made.redis_commands:.0f} commands/s, {made.redis_cpu:.0%} of its processor, "
+        f"{made.redis_connections} connections, {made.redis_megabytes:.1f} MB for turns",
+        "PostgreSQL": f"{made.database_statements:.0f} statements/s, "
+        f"{made.database_busy:.1f} busy of at most {made.database_connections} connections",
     }
     width = max(map(len, rows)) + 2
     return "\n".join(f"{name:{width}}{text}" for name, text in rows.items())

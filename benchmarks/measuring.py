@@ -92,7 +92,7 @@ class Compared:
     idle_commands: float
 
 
-def compare(name: str, seconds: float) -> Compared:
+def compare(name: str, seconds: float, warm_up: float) -> Compared:
     """Run one trial for real, simulate it, and have the formula say what it should be."""
     trial = TRIALS[name]
     given = _turns(trial.load, seconds, seed=7)
@@ -104,13 +104,13 @@ def compare(name: str, seconds: float) -> Compared:
             overhead = _overhead(made, client)
             idle = _spent(made, processes, lambda: time.sleep(IDLE_SECONDS))
             began = time.monotonic()
-            waits, most, spent = _run(made, client, given, processes)
+            waits, most, spent = _run(made, client, given, processes, warm_up)
             lasted = (time.monotonic() - began) / IDLE_SECONDS
             each = [(all_of - none * lasted) / len(given) for all_of, none in zip(spent, idle, strict=True)]
     slots = trial.workers * trial.slots
-    again = simulate(given, slots=slots, overhead=overhead, warm_up=WARM_UP)
+    again = simulate(given, slots=slots, overhead=overhead, warm_up=warm_up)
     longer = simulate(
-        _turns(trial.load, seconds * LONG, seed=8), slots=slots, overhead=overhead, warm_up=WARM_UP
+        _turns(trial.load, seconds * LONG, seed=8), slots=slots, overhead=overhead, warm_up=warm_up
     )
     said = plan(trial.load, workers=trial.workers, slots=trial.slots, overhead=overhead)
     return Compared(
@@ -155,7 +155,7 @@ def _overhead(made: Fleet, client: Client) -> float:
 
 
 def _run(
-    made: Fleet, client: Client, given: Sequence[Arrival], processes: Sequence[int]
+    made: Fleet, client: Client, given: Sequence[Arrival], processes: Sequence[int], warm_up: float
 ) -> tuple[list[float], tuple[int, int, float], list[float]]:
     """Send the turns at their times.
 
@@ -185,7 +185,7 @@ def _run(
     wait_until(lambda: len(journal(made)) == len(given), timeout=600, what="all turns to begin")
     wait_until(lambda: not _waiting(made), timeout=600, what="all turns to end")
     began = journal(made)
-    waits = [began[n] - offered[n] for n, turn in enumerate(given) if turn.at >= WARM_UP]
+    waits = [began[n] - offered[n] for n, turn in enumerate(given) if turn.at >= warm_up]
     redis, database, megabytes = zip(*seen, strict=True)
     spent = [after - was for after, was in zip(_counts(made, processes), before, strict=True)]
     return waits, (max(redis), max(database), max(megabytes)), spent
@@ -260,8 +260,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.measuring", description=__doc__)
     parser.add_argument("trials", nargs="*", choices=[[], *TRIALS], help="those of these names only")
     parser.add_argument("--seconds", type=float, default=SECONDS, help="how long turns come in each")
+    parser.add_argument("--warm-up", type=float, default=WARM_UP, help="seconds of them that do not count")
     given = parser.parse_args(arguments)
-    found = [compare(name, given.seconds) for name in given.trials or TRIALS]
+    found = [compare(name, given.seconds, given.warm_up) for name in given.trials or TRIALS]
     _print(found)
     print(json.dumps({"machine": machine(), "results": [asdict(each) for each in found]}))
     return 0

@@ -17,7 +17,11 @@ from redis import Redis
 from benchmarks.fleet import Fleet, fleet
 from benchmarks.history import machine
 from benchmarks.measuring import journal, peaks
+from benchmarks.simulation import quantile
 from inturn.client import Client
+from inturn.persistence import open_adapter
+from inturn.session import create_session
+from inturn.session.state import create_message
 from tests.waiting import wait_until
 
 SLOTS = 100
@@ -77,15 +81,32 @@ def of_redis(made: Fleet, client: Client) -> dict[str, float]:
         return {"turn": spent / TURNS, "idle": idle}
 
 
+def of_database(made: Fleet) -> float:
+    """Milliseconds that a turn's load and commit have a connection to PostgreSQL, together; the median."""
+    took = []
+    with open_adapter(made.database_url) as adapter:
+        adapter.initialize()
+        for _ in range(200):
+            session = create_session(agent_name="bench")
+            said = [create_message(session.id, "user", TEXT), create_message(session.id, "assistant", TEXT)]
+            began = time.perf_counter()
+            adapter.load(session.id, last_messages=50)
+            adapter.commit(session, said, expected_version=0)
+            took.append(1000 * (time.perf_counter() - began))
+    return quantile(took, 0.5)
+
+
 def main() -> int:
-    """Print all three."""
+    """Print all of it."""
     with fleet() as made, Client(made.settings) as client:
         turn = waiting(made, client)
+        database = of_database(made)
     with fleet() as made, Client(made.settings) as client:
         process = in_process(made, client)
     with fleet() as made, Client(made.settings) as client:
         redis = of_redis(made, client)
-    print(json.dumps({"machine": machine(), "results": {"turn": turn, "process": process, "redis": redis}}))
+    found = {"turn": turn, "process": process, "redis": redis, "database": database}
+    print(json.dumps({"machine": machine(), "results": found}))
     return 0
 
 

@@ -9,6 +9,7 @@ import pytest
 
 from benchmarks.capacity import Load, erlang_c, main, plan, size
 from benchmarks.simulation import Arrival, arrivals, quantile, simulate
+from tests.nodes import ROOT
 
 EACH = 0.03
 
@@ -93,6 +94,13 @@ def test_the_command_prints_what_is_asked_and_fails_where_it_is_too_much(
         assert word in said
     assert main([*asked, "--workers", "1", "--json"]) == 1
     assert json.loads(capsys.readouterr().out)["utilisation"] > 1
+
+
+def test_the_page_shows_what_the_command_prints(capsys: pytest.CaptureFixture[str]) -> None:
+    page = (ROOT / "docs" / "explanation" / "scale.md").read_text()
+    asked, _, shown = page.partition("$ python -m benchmarks.capacity ")[2].partition("\n")
+    main(asked.split())
+    assert shown.startswith(capsys.readouterr().out)
 
 
 def test_a_quantile_is_a_value_that_was_there() -> None:

@@ -33,8 +33,8 @@ def is_rabbitmq(broker_url: str) -> bool:
 def priority(broker_url: str, *, urgent: bool) -> int:
     """A message's priority.
 
-    Redis serves 0 first, and RabbitMQ the highest. Of quorum queues release 4 knows two, with 5 and above
-    before the others; release 3 knows none, and serves in order.
+    Redis serves 0 first, and RabbitMQ the highest. Of quorum queues release 4 knows two at least, with 5 and
+    above before the others; release 3 knows none, and serves in order.
     """
     if is_rabbitmq(broker_url):
         return 9 if urgent else 0

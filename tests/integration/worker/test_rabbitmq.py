@@ -26,6 +26,7 @@ from inturn.turns.transport import BARE_QUEUE, declare_queues, queues
 from tests.agents import let_go, read_journal
 from tests.channels import Receiver
 from tests.integration.worker.conftest import StartWorker
+from tests.integration.worker.test_flower import flower
 from tests.nodes import ProcessContainer, clean_environment
 from tests.servers_rabbitmq import OwnRabbitMQ
 from tests.waiting import wait_until
@@ -266,3 +267,25 @@ def test_a_queue_that_others_have_made_differently_is_named_by_the_doctor(
     assert found["broker"].status == "failed"
     assert "turns" in found["broker"].found
     assert "delete it" in found["broker"].mend
+
+
+def test_flower_sees_turns_end(
+    start_worker: StartWorker, client: Client, tmp_path: Path, worker_env: dict[str, str]
+) -> None:
+    password = {"FLOWER_BASIC_AUTH": "ann:secret-enough"}
+    with flower(tmp_path, {**worker_env, **password}, "127.0.0.1") as (_, page):
+        worker = start_worker()
+        mine = ("ann", "secret-enough")
+        wait_until(
+            lambda: worker.hostname() in page.get("/api/workers", auth=mine, params={"refresh": 1}).json(),
+            timeout=90,
+        )
+        handles = [client.respond("s", f"turn {number}") for number in range(3)]
+        for handle in handles:
+            handle.get(timeout=60)
+
+        def states() -> list[str]:
+            tasks = page.get("/api/tasks", auth=mine).json()
+            return [tasks.get(handle.turn_id, {}).get("state", "") for handle in handles]
+
+        wait_until(lambda: states() == ["SUCCESS"] * 3, timeout=60, what="all three in Flower")
