@@ -83,8 +83,8 @@ class Lab:
     def measure(self, peer: Peer, plan: work.Plan, *, gated: bool = True, limit: float = 150.0) -> Run:
         """Have a worker of the peer run all turns of the plan, and judge what it did.
 
-        They wait when the worker comes, whose slots are filled before the time begins; unless it is `gated`,
-        the worker is there first, and the time begins with the first turn.
+        They wait when the worker comes, whose slots are filled before the time begins; unless it is `gated`:
+        then the time begins with the first turn.
         """
         turns = plan.all()
         self._clean(peer, turns)
@@ -97,28 +97,24 @@ class Lab:
             Redis.from_url(self.valkey.url) as redis,
         ):
             empty = _memory(redis)
-            enqueuing = self._step(peer, "enqueue", env) if gated else None
-            said = {} if enqueuing is None else _said(enqueuing)
+            said = json.loads(_done(self._step(peer, "enqueue", env)).strip().splitlines()[-1])
             waiting_bytes = (_memory(redis) - empty) / len(turns)
             log = (self.keep or self.directory) / f"{peer.name}.log"
-            worker = _start(peer, {**env, "BENCH_GATE": gate if gated else ""}, log)
+            go = Path(gate) / "go"
+            if not gated:
+                go.touch()
+            worker = _start(peer, {**env, "BENCH_GATE": gate}, log)
             try:
-                if gated:
-                    _wait_for_slots(peer, worker, Path(gate), log)
-                else:
-                    _wait_until_ready(peer, worker, log)
+                _wait_for_slots(peer, worker, Path(gate), log, wanted=peer.slots if gated else 1)
                 redis.config_resetstat()
                 wal, statements = _wal(watching), _transactions(watching)
                 before, machine = self._spent(worker), machine_seconds()
                 began = time.time()
-                (Path(gate) / "go").touch()
-                if enqueuing is None:
-                    enqueuing = self._step(peer, "enqueue", env)
+                go.touch()
                 watched = _watch(worker, lambda: _count(watching, peer.committed), len(turns), limit)
                 spent = [after - first for after, first in zip(self._spent(worker), before, strict=True)]
                 busy, total = (after - first for after, first in zip(machine_seconds(), machine, strict=True))
                 stats: Any = redis.info("commandstats")
-                said = said or _said(enqueuing)
                 verdict = judge(watching, peer.rows, turns, began if gated else None)
                 written, asked = _wal(watching) - wal, _transactions(watching) - statements
             finally:
@@ -219,11 +215,6 @@ def _done(step: subprocess.Popen[str]) -> str:
     return output
 
 
-def _said(enqueuing: subprocess.Popen[str]) -> dict[str, Any]:
-    said: dict[str, Any] = json.loads(_done(enqueuing).strip().splitlines()[-1])
-    return said
-
-
 def _start(peer: Peer, env: Mapping[str, str], log: Path) -> subprocess.Popen[bytes]:
     with log.open("wb") as output:
         return subprocess.Popen(
@@ -253,27 +244,21 @@ def _watch(worker: subprocess.Popen[bytes], count: Callable[[], int], wanted: in
             return _Watched(rss, threads, timed_out=True)
 
 
-def _wait_for_slots(peer: Peer, worker: subprocess.Popen[bytes], gate: Path, log: Path) -> None:
-    """Until all slots of the worker have a turn, or no further one comes."""
+def _wait_for_slots(
+    peer: Peer, worker: subprocess.Popen[bytes], gate: Path, log: Path, *, wanted: int
+) -> None:
+    """Until so many slots of the worker have a turn, or no further one comes."""
     began = changed = time.monotonic()
     arrived = 0
     while True:
         time.sleep(0.05)
-        now, count = time.monotonic(), len(os.listdir(gate))
+        now, count = time.monotonic(), len(set(os.listdir(gate)) - {"go"})
         if count != arrived:
             arrived, changed = count, now
-        if (count >= peer.slots and now - changed > 0.5) or (count and now - changed > 5):
+        if (count >= wanted and (wanted == 1 or now - changed > 0.5)) or (count and now - changed > 5):
             return
         if worker.poll() is not None or now - began > 120:
             raise RuntimeError(f"{peer.name} took no turn; {log} ends:\n{log.read_text()[-3000:]}")
-
-
-def _wait_until_ready(peer: Peer, worker: subprocess.Popen[bytes], log: Path) -> None:
-    began = time.monotonic()
-    while b"ready." not in log.read_bytes():
-        if worker.poll() is not None or time.monotonic() - began > 120:
-            raise RuntimeError(f"{peer.name} is not ready; {log} ends:\n{log.read_text()[-3000:]}")
-        time.sleep(0.05)
 
 
 def _memory(redis: Redis) -> int:
