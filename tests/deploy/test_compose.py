@@ -176,3 +176,35 @@ def test_redis_forgets_nothing(services: dict[str, dict[str, Any]]) -> None:
     assert said["appendonly"] == "yes"
     assert said["maxmemory-policy"] == "noeviction"
     assert "valkey:/data" in services["valkey"]["volumes"]
+
+
+def test_prometheus_asks_every_process_that_counts_where_it_answers(
+    services: dict[str, dict[str, Any]],
+) -> None:
+    config = yaml.safe_load((ROOT / "deploy" / "prometheus" / "prometheus.yml").read_text())
+    asked = {
+        (name, found["port"])
+        for job in config["scrape_configs"]
+        for found in job["dns_sd_configs"]
+        for name in found["names"]
+    }
+    counted = {
+        (name, service["environment"]["INTURN_METRICS_PORT"])
+        for name, service in ours(services).items()
+        if "INTURN_METRICS_PORT" in service["environment"]
+    }
+
+    assert asked == counted
+    for name, _ in counted:
+        assert set(services[name]["networks"]) & set(services["prometheus"]["networks"]), name
+        assert services[name]["environment"]["INTURN_METRICS_HOST"] == "0.0.0.0"
+
+
+def test_grafana_finds_what_is_mounted(services: dict[str, dict[str, Any]]) -> None:
+    mounted = {volume.split(":")[1] for volume in services["grafana"]["volumes"]}
+    provisioning = ROOT / "deploy" / "grafana" / "provisioning"
+    dashboards = yaml.safe_load((provisioning / "dashboards" / "inturn.yml").read_text())
+    sources = yaml.safe_load((provisioning / "datasources" / "prometheus.yml").read_text())
+
+    assert {provider["options"]["path"] for provider in dashboards["providers"]} <= mounted
+    assert [source["url"] for source in sources["datasources"]] == ["http://prometheus:9090"]
