@@ -122,6 +122,7 @@ def fleet(
 
 
 @pytest.mark.process
+@pytest.mark.timeout(300)
 def test_every_figure_and_label_that_is_asked_for_is_told_by_some_process(fleet: Fleet) -> None:
     asked = [(name, taken_apart(text), legend) for name, text, legend in queries()]
     fleet.take_turns(0)

@@ -40,13 +40,12 @@ def test_every_line_of_a_turn_names_session_turn_task_and_trace(
     pool: str,
     start_web: StartWeb,
     start_worker: StartWorker,
-    worker_env: dict[str, str],
     receiver: Receiver,
-    fast: dict[str, str],
 ) -> None:
     with collecting() as collector:
         env = {
-            **fast,
+            "INTURN_RETRY_SECONDS": "0.1",
+            "INTURN_SWEEP_SECONDS": "0.2",
             "INTURN_AGENT": "tests.channels:agent",
             "INTURN_CHANNELS": "tests.channels:channel",
             "INTURN_LOG_FORMAT": "json",
@@ -68,11 +67,12 @@ def test_every_line_of_a_turn_names_session_turn_task_and_trace(
 
         wait_until(sent, timeout=60, what="the delivery in the log")
 
-    accepted = lines(web.process, "followed")
-    assert [line["event"] for line in accepted] == ["turn accepted"]
+    accepted = [line for line in lines(web.process, "followed") if line["event"] == "turn accepted"]
+    assert len(accepted) == 1
     # A sweeper knows of a session what it has to wake, and no more.
     worked = [line for line in lines(worker, "followed") if line["event"] != "session woken"]
-    assert [line["event"] for line in worked] == ["turn will be tried again", "turn ended", "delivery sent"]
+    told = [line["event"] for line in worked if line["event"] != "slow persistence"]
+    assert told == ["turn will be tried again", "turn ended", "delivery sent"]
     for line in [*accepted, *worked]:
         assert line["turn_id"] == "followed:e1", line
         assert line["trace_id"] == TRACE, line

@@ -113,10 +113,10 @@ def test_a_turn_that_waited_and_was_merged_into_another_keeps_a_link_to_its_own_
 
 
 def test_each_try_is_a_span_of_the_same_trace_and_says_no_more_of_an_error_than_its_class(
-    start_web: StartWeb, start_worker: StartWorker, collector: Collector, fast: dict[str, str]
+    start_web: StartWeb, start_worker: StartWorker, collector: Collector
 ) -> None:
     web = start_web()
-    start_worker(**fast)
+    start_worker(INTURN_RETRY_SECONDS="0.1", INTURN_SWEEP_SECONDS="0.2")
     post(web, f"bug 1 {SAID}")
     first, second = wait_for(collector, "turn", 2)
 
