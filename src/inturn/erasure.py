@@ -358,7 +358,7 @@ class _Erasure:
 def _bare(store: PersistenceAdapter) -> list[PersistenceAdapter]:
     """What is beneath all wrappers: to find what is somebody's must take no key, and is no look at it."""
     layer: Any = store
-    while hasattr(layer, "inner"):
+    while hasattr(layer, "inner") and not isinstance(layer, ArchivingAdapter):
         layer = layer.inner
     return [layer.hot, layer.archive] if isinstance(layer, ArchivingAdapter) else [layer]
 

@@ -23,6 +23,7 @@ from inturn.persistence.adapter import (
     Target,
 )
 from inturn.persistence.conflicts import repeat_on_conflict
+from inturn.persistence.wrapping import WrappingAdapter
 from inturn.session.state import Message, SessionState, TurnRecord, create_session, utcnow
 
 PROGRESS_ID = "inturn:archive"
@@ -51,7 +52,7 @@ class CaughtUp(NamedTuple):
     finished: bool
 
 
-class ArchivingAdapter(PersistenceAdapter):
+class ArchivingAdapter(WrappingAdapter):
     """The hot store does everything; after each commit the session is copied to the archive.
 
     Both are adapters, which stay yours to close, or URLs for `open_adapter`. Read and search the archive
@@ -83,7 +84,12 @@ class ArchivingAdapter(PersistenceAdapter):
     ) -> None:
         from inturn.persistence.registry import open_adapter  # drivers are loaded for URLs only
 
-        self.hot = open_adapter(hot) if isinstance(hot, str) else hot
+        # Searches and rewritings would be of one of the two stores only.
+        super().__init__(
+            open_adapter(hot) if isinstance(hot, str) else hot,
+            supports_search=False,
+            supports_rewriting=False,
+        )
         self.archive = open_adapter(archive) if isinstance(archive, str) else archive
         self._owned = [
             adapter for adapter, given in ((self.hot, hot), (self.archive, archive)) if isinstance(given, str)
@@ -91,12 +97,15 @@ class ArchivingAdapter(PersistenceAdapter):
         self._delete_from_archive = delete_from_archive
         self._not_before = 0.0
         self._unprepared = False
-        # What callers may expect of this object is what the hot store can do, which its class cannot know.
-        vars(self).update(supports_expiry=self.hot.supports_expiry, durable=self.hot.durable)
+
+    @property
+    def hot(self) -> PersistenceAdapter:
+        """The hot store."""
+        return self.inner
 
     def initialize(self) -> None:
         """See `PersistenceAdapter.initialize`; an archive that is away is prepared before its first copy."""
-        self.hot.initialize()
+        super().initialize()
         self._unprepared = True
         try:
             self._prepare()
@@ -111,10 +120,6 @@ class ArchivingAdapter(PersistenceAdapter):
     def ping(self) -> None:
         """Ask the hot store; ask the archive with `archive.ping()`."""
         self.hot.ping()
-
-    def load(self, session_id: str, *, last_messages: int = 0, turn_id: str | None = None) -> Loaded | None:
-        """See `PersistenceAdapter.load`."""
-        return self.hot.load(session_id, last_messages=last_messages, turn_id=turn_id)
 
     def commit(
         self,
@@ -134,14 +139,6 @@ class ArchivingAdapter(PersistenceAdapter):
                 # The turn has happened; whatever is wrong with the archive is no reason to say otherwise.
                 self._put_off(error, session.id)
         return committed
-
-    def find_sessions(self, query: SessionQuery) -> Page[SessionState]:
-        """See `PersistenceAdapter.find_sessions`."""
-        return self.hot.find_sessions(query)
-
-    def find_messages(self, query: MessageQuery) -> Page[Message]:
-        """See `PersistenceAdapter.find_messages`."""
-        return self.hot.find_messages(query)
 
     def delete_sessions(self, targets: Sequence[Target]) -> list[str]:
         """See `PersistenceAdapter.delete_sessions`.

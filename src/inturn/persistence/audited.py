@@ -18,10 +18,11 @@ from inturn.persistence.adapter import (
     SessionQuery,
     Target,
 )
+from inturn.persistence.wrapping import WrappingAdapter
 from inturn.session.state import Message, SessionState, TurnRecord
 
 
-class AuditedAdapter(PersistenceAdapter):
+class AuditedAdapter(WrappingAdapter):
     """`inner` does everything; `log` has who asked for it, and of which session, user and turn.
 
     Recorded is never what was said or collected. What cannot be recorded does not happen
@@ -37,29 +38,18 @@ class AuditedAdapter(PersistenceAdapter):
     """
 
     def __init__(self, inner: PersistenceAdapter, log: AuditLog) -> None:
-        self.inner = inner
+        super().__init__(inner)
         self.log = log
-        # What callers may expect is what the store can do, which its class cannot know.
-        vars(self).update(
-            supports_expiry=inner.supports_expiry,
-            supports_search=inner.supports_search,
-            supports_rewriting=inner.supports_rewriting,
-            durable=inner.durable,
-        )
 
     def initialize(self) -> None:
         """See `PersistenceAdapter.initialize`."""
         self.log.open()
-        self.inner.initialize()
+        super().initialize()
 
     def close(self) -> None:
         """See `PersistenceAdapter.close`."""
-        self.inner.close()
+        super().close()
         self.log.close()
-
-    def ping(self) -> None:
-        """See `PersistenceAdapter.ping`."""
-        self.inner.ping()
 
     def load(self, session_id: str, *, last_messages: int = 0, turn_id: str | None = None) -> Loaded | None:
         """See `PersistenceAdapter.load`."""

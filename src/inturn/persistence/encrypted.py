@@ -14,12 +14,12 @@ from inturn.persistence.adapter import (
     Page,
     PersistenceAdapter,
     SessionQuery,
-    Target,
 )
+from inturn.persistence.wrapping import WrappingAdapter
 from inturn.session.state import Message, SessionState, TurnRecord, UnreadableSession
 
 
-class EncryptedAdapter(PersistenceAdapter):
+class EncryptedAdapter(WrappingAdapter):
     """`inner` keeps everything, and can read of it what has to be found, ordered and counted.
 
     Sealed are (`inturn.persistence.sealing`)
@@ -35,31 +35,12 @@ class EncryptedAdapter(PersistenceAdapter):
 
     What cannot be opened raises `EncryptionKeyError`, and as long as it cannot be read it cannot be written
     over either. It can be deleted: to erase somebody's data must take no key.
-
-    `inner` is closed with this adapter, which owns it.
     """
 
     def __init__(self, inner: PersistenceAdapter, keys: KeyRing) -> None:
-        self.inner = inner
+        # Nobody can search in what they cannot read; and what is rewritten would not be sealed.
+        super().__init__(inner, supports_search=inner.supports_search and not keys, supports_rewriting=False)
         self.keys = keys
-        # What callers may expect is what the store can do; nobody can search in what it cannot read.
-        vars(self).update(
-            supports_expiry=inner.supports_expiry,
-            supports_search=inner.supports_search and not keys,
-            durable=inner.durable,
-        )
-
-    def initialize(self) -> None:
-        """See `PersistenceAdapter.initialize`."""
-        self.inner.initialize()
-
-    def close(self) -> None:
-        """See `PersistenceAdapter.close`."""
-        self.inner.close()
-
-    def ping(self) -> None:
-        """See `PersistenceAdapter.ping`."""
-        self.inner.ping()
 
     def load(self, session_id: str, *, last_messages: int = 0, turn_id: str | None = None) -> Loaded | None:
         """See `PersistenceAdapter.load`."""
@@ -114,10 +95,6 @@ class EncryptedAdapter(PersistenceAdapter):
         """See `PersistenceAdapter.find_messages`."""
         page = self.inner.find_messages(query)
         return Page([sealing.open_message(self.keys, message) for message in page.items], page.cursor)
-
-    def delete_sessions(self, targets: Sequence[Target]) -> list[str]:
-        """See `PersistenceAdapter.delete_sessions`."""
-        return self.inner.delete_sessions(targets)
 
     def _listed(self, session: SessionState, query: SessionQuery) -> SessionState:
         try:

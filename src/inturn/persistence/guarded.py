@@ -6,56 +6,24 @@ import time
 from collections.abc import Sequence
 
 from inturn.errors import SessionErasedError
-from inturn.persistence.adapter import (
-    Committed,
-    Loaded,
-    MessageQuery,
-    Page,
-    PersistenceAdapter,
-    SessionQuery,
-    Target,
-)
+from inturn.persistence.adapter import Committed, PersistenceAdapter, Target
 from inturn.persistence.tombstones import SLOW_SECONDS, Tombstones, turn_in_hand
+from inturn.persistence.wrapping import WrappingAdapter
 from inturn.session.state import Message, SessionState, TurnRecord
 
 
-class GuardedAdapter(PersistenceAdapter):
+class GuardedAdapter(WrappingAdapter):
     """`inner` does everything; a turn's commit is refused where a tombstone is later than the turn.
 
     The commit of a session that is gone is a conflict in any store, so only two kinds of commits have to be
     looked at: one that makes a session (two short reads more, once in its life), and one of a turn that has
     taken long, for the ID may have been used anew since. Raises `SessionErasedError`, and then nothing is
     left of it. What belongs to no turn (`working_on`) passes.
-
-    `inner` is closed with this adapter, which owns it.
     """
 
     def __init__(self, inner: PersistenceAdapter) -> None:
-        self.inner = inner
+        super().__init__(inner)
         self.tombstones = Tombstones(inner)
-        # What callers may expect is what the store can do, which its class cannot know.
-        vars(self).update(
-            supports_expiry=inner.supports_expiry,
-            supports_search=inner.supports_search,
-            supports_rewriting=inner.supports_rewriting,
-            durable=inner.durable,
-        )
-
-    def initialize(self) -> None:
-        """See `PersistenceAdapter.initialize`."""
-        self.inner.initialize()
-
-    def close(self) -> None:
-        """See `PersistenceAdapter.close`."""
-        self.inner.close()
-
-    def ping(self) -> None:
-        """See `PersistenceAdapter.ping`."""
-        self.inner.ping()
-
-    def load(self, session_id: str, *, last_messages: int = 0, turn_id: str | None = None) -> Loaded | None:
-        """See `PersistenceAdapter.load`."""
-        return self.inner.load(session_id, last_messages=last_messages, turn_id=turn_id)
 
     def commit(
         self,
@@ -79,27 +47,6 @@ class GuardedAdapter(PersistenceAdapter):
                 self.inner.delete_sessions([Target(session.id, committed.session.version)])
                 raise
         return committed
-
-    def find_sessions(self, query: SessionQuery) -> Page[SessionState]:
-        """See `PersistenceAdapter.find_sessions`."""
-        return self.inner.find_sessions(query)
-
-    def find_messages(self, query: MessageQuery) -> Page[Message]:
-        """See `PersistenceAdapter.find_messages`."""
-        return self.inner.find_messages(query)
-
-    def find_turns(self, session_id: str, *, cursor: str | None = None, limit: int = 100) -> Page[TurnRecord]:
-        """See `PersistenceAdapter.find_turns`."""
-        return self.inner.find_turns(session_id, cursor=cursor, limit=limit)
-
-    def rewrite(
-        self,
-        session: SessionState | None = None,
-        messages: Sequence[Message] = (),
-        turns: Sequence[TurnRecord] = (),
-    ) -> int:
-        """See `PersistenceAdapter.rewrite`."""
-        return self.inner.rewrite(session, messages, turns)
 
     def delete_sessions(self, targets: Sequence[Target]) -> list[str]:
         """See `PersistenceAdapter.delete_sessions`."""
