@@ -8,6 +8,7 @@ from inturn.contract import (
     CLEANUP_SESSIONS,
     DELIVER,
     DELIVERY_QUEUE,
+    ERASE_USER,
     MAINTENANCE_QUEUE,
     ROTATE_KEYS,
     WAKE_SESSIONS,
@@ -36,6 +37,7 @@ def celery_config(settings: Settings) -> dict[str, Any]:
             CLEANUP_SESSIONS: {"queue": MAINTENANCE_QUEUE},
             WAKE_SESSIONS: {"queue": MAINTENANCE_QUEUE},
             ROTATE_KEYS: {"queue": MAINTENANCE_QUEUE},
+            ERASE_USER: {"queue": MAINTENANCE_QUEUE},
         },
         # Kombu on Redis serves 0 first, and unset is 0: ordinary work must leave room for recovery.
         "task_default_priority": priority(settings.broker, urgent=False),
