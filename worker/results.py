@@ -36,7 +36,7 @@ class Results:
         self.with_mailbox = (
             type(self._backend) is RedisBackend
             and not settings.redis_cluster
-            and settings.results == settings.redis_url.get_secret_value()
+            and settings.result_backend in (None, settings.redis_url)
         )
         """Whether results are on the server of the mailboxes: then a turn leaves its own as it is stored."""
         self.consumer: Any = None
