@@ -62,10 +62,12 @@ class Console:
 
     def faults_by_axe(self) -> list[str]:
         """What breaks WCAG 2.1, A and AA, and what axe holds for best practice."""
+        self.page.wait_for_load_state()
         found: Any = Axe().run(self.page).response["violations"]
         return [f"{each['id']}: {node['html']}" for each in found for node in each["nodes"]]
 
     def is_no_wider_than_the_window(self) -> bool:
+        self.page.wait_for_load_state()  # or it may have no style yet
         size = self.page.viewport_size
         width: int = self.page.evaluate("document.documentElement.scrollWidth")
         return size is not None and width <= size["width"]

@@ -415,7 +415,7 @@ class TestOverview:
             redis.zincrby(index, -300_000, "s")
 
         page = words(console.get("/console").text)
-        assert re.search(r"1 turns wait or run 2\d\d s overdue at most", page)
+        assert re.search(r"1 turns wait or run 2\d\d s the longest overdue", page)
         assert "Nobody has attended to a turn" in page
         assert "No worker answered." in page
         assert "It has not run yet" in page
