@@ -16,9 +16,10 @@ import pytest
 from inturn.embedded.ports import free_port
 from tests.nodes import ROOT
 
-HOLE = {
+ID = "PYSEC-2026-1"
+HOLE: dict[str, Any] = {
     "schema_version": "1.6.0",
-    "id": "PYSEC-2026-1",
+    "id": ID,
     "modified": "2026-11-01T00:00:00Z",
     "published": "2026-11-01T00:00:00Z",
     "summary": "a hole",
@@ -101,7 +102,7 @@ def test_a_known_hole_is_named() -> None:
         done = audit(url)
 
     assert done.returncode == 1, done.stderr
-    assert HOLE["id"] in done.stdout + done.stderr
+    assert ID in done.stdout + done.stderr
     assert "pydantic" in done.stdout + done.stderr
     assert "NOT AUDITED" not in done.stderr
 
