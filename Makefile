@@ -1,6 +1,6 @@
 # What people and CI call. Each command sets up all it needs in .venv and .cache; only Python >= 3.11 is needed.
 .DEFAULT_GOAL := help
-.PHONY: help demo test faults dev up bench docs check audit format setup clean
+.PHONY: help demo test faults dev up bench docs check audit format runtime setup clean
 
 bin := .venv/bin
 ARGS ?=
@@ -12,7 +12,7 @@ export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
 help: ## this list
 	@sed -n 's/^\([a-z]*\):.*## /make \1	/p' $(MAKEFILE_LIST) | expand -t 14
 
-demo: setup ## conversations through two workers, one of them killed half way, and the proof that nothing was lost
+demo: runtime ## conversations through two workers, one of them killed half way, and the proof that nothing was lost
 	@$(bin)/inturn demo $(ARGS)
 
 test: setup ## all tests; ARGS="-k words" chooses some, ARGS=--everything leaves no variant of a store out
@@ -21,7 +21,7 @@ test: setup ## all tests; ARGS="-k words" chooses some, ARGS=--everything leaves
 faults: setup ## a load of turns while everything fails, and the count of what came of it; ARGS="--help" tells more
 	@$(bin)/python -m tests.faults $(ARGS)
 
-dev: setup ## everything in one terminal: Valkey, SQLite, worker, beat and web; Ctrl-C stops it
+dev: runtime ## everything in one terminal: Valkey, SQLite, worker, beat and web; Ctrl-C stops it
 	@$(bin)/inturn dev $(ARGS)
 
 up: setup ## the Procfile as it is deployed, on Valkey and PostgreSQL, with Flower and metrics; Ctrl-C stops it
@@ -49,6 +49,9 @@ audit: ## known holes in what the lock file names; asks osv.dev, so it needs the
 format: setup ## put the code into shape
 	$(bin)/ruff format .
 	$(bin)/ruff check --fix .
+
+runtime: ## the virtual environment without the tools of tests, as `make demo` and `make dev` want it
+	@sh scripts/setup run
 
 setup: ## the virtual environment alone; PYTHON=... chooses the interpreter
 	@sh scripts/setup
