@@ -51,14 +51,14 @@ def memory() -> Iterator[Store]:
 
 @contextmanager
 def sqlite(name: str = "sqlite", prefix: str = "") -> Iterator[Store]:
-    with _directory() as directory, open_adapter(f"{prefix}sqlite:///{directory}/sessions.db") as adapter:
+    with data_directory() as directory, open_adapter(f"{prefix}sqlite:///{directory}/sessions.db") as adapter:
         server = f"SQLite {sqlite3.sqlite_version}"
         yield Store(name, server, adapter, "files", adapter, _written_to_files)
 
 
 @contextmanager
 def archiving() -> Iterator[Store]:
-    with _directory() as directory:
+    with data_directory() as directory:
         hot, archive = (f"sqlite:///{directory}/{name}.db" for name in ("hot", "archive"))
         with ArchivingAdapter(hot, archive) as adapter:
             server = f"two of SQLite {sqlite3.sqlite_version}"
@@ -67,9 +67,9 @@ def archiving() -> Iterator[Store]:
 
 @contextmanager
 def postgresql(name: str = "postgresql", prefix: str = "postgresql") -> Iterator[Store]:
-    # Without fsync, see _directory. Without full page writes, which belong to checkpoints and not to turns.
+    # Without fsync, see data_directory. Without full page writes, which belong to checkpoints, not to turns.
     with ExitStack() as stack:
-        directory = stack.enter_context(_directory())
+        directory = stack.enter_context(data_directory())
         server = stack.enter_context(EmbeddedPostgres(directory / "postgres", fsync=False))
         adapter = stack.enter_context(open_adapter(prefix + server.url.removeprefix("postgresql")))
         log = stack.enter_context(psycopg.connect(server.url, autocommit=True))
@@ -86,7 +86,7 @@ def postgresql(name: str = "postgresql", prefix: str = "postgresql") -> Iterator
 @contextmanager
 def redis() -> Iterator[Store]:
     with ExitStack() as stack:
-        server = stack.enter_context(EmbeddedValkey(stack.enter_context(_directory())))
+        server = stack.enter_context(EmbeddedValkey(stack.enter_context(data_directory())))
         adapter = stack.enter_context(open_adapter(server.url))
         with Redis.from_url(server.url) as client:
             version = f"Valkey {client.info('server')['valkey_version']}"
@@ -99,7 +99,7 @@ def mongodb() -> Iterator[Store]:
 
     named = bool(os.environ.get("MONGODB_URL"))
     with ExitStack() as stack:
-        url = stack.enter_context(mongodb(stack.enter_context(_directory())))
+        url = stack.enter_context(mongodb(stack.enter_context(data_directory())))
         database = {"database_name": f"inturn_benchmark_{secrets.token_hex(4)}"}
         adapter = stack.enter_context(open_adapter(url, **database))
         # A replica set tells its clients where it really is.
@@ -185,7 +185,7 @@ def _sent(stack: ExitStack, url: str, **options: Any) -> tuple[PersistenceAdapte
 
 
 @contextmanager
-def _directory() -> Iterator[Path]:
+def data_directory() -> Iterator[Path]:
     # In memory where there is such a place: the disk's mood would hide what is measured, and costs the same
     # at every size.
     memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
