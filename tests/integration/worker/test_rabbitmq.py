@@ -161,15 +161,16 @@ def test_a_broker_that_dies_with_turns_in_work_costs_none_of_them(
 
 
 def test_a_lost_message_is_missed_by_a_sweeper(
-    start_worker: StartWorker, client: Client, rabbitmq: OwnRabbitMQ, fast: dict[str, str]
+    start_worker: StartWorker, turn_settings: Settings, rabbitmq: OwnRabbitMQ, fast: dict[str, str]
 ) -> None:
-    handle = client.respond("s", "hello")
-    with rabbitmq.connection() as connection:
-        assert connection.channel().queue_purge(TURNS_QUEUE) == 1
+    with Client(turn_settings.model_copy(update={"grace_seconds": 1.0})) as client:
+        handle = client.respond("s", "hello")
+        with rabbitmq.connection() as connection:
+            assert connection.channel().queue_purge(TURNS_QUEUE) == 1
 
-    start_worker(**fast, INTURN_GRACE_SECONDS="1")
+        start_worker(**fast, INTURN_GRACE_SECONDS="1")
 
-    assert handle.get(timeout=60).message == "you said: hello"
+        assert handle.get(timeout=60).message == "you said: hello"
 
 
 def test_a_broker_that_stands_still_is_told_to_producers_and_no_turn_is_lost(
