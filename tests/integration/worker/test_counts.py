@@ -83,21 +83,21 @@ _SCRIPTS = {
     for text in (own, _LUA["common"] + own)
 }
 _OF_CELERY = ("BRPOP", "MULTI", "EXEC", "PUBLISH", "SUBSCRIBE", "PSUBSCRIBE", "UNSUBSCRIBE")
+_KEYS_OF_CELERY = ("unacked", "_kombu")
 _OF_CONNECTIONS = ("HELLO", "AUTH", "CLIENT", "SELECT", "PING", "INFO", "SCRIPT")
 
 
 def counted_as(words: list[str]) -> str | None:
     """How a Redis command is counted."""
-    command, key, *_ = [*words, "", ""]
-    if command.upper() in (*_OF_CELERY, *_OF_CONNECTIONS) or key.startswith(("unacked", "_kombu")):
+    command, first, _, key, *_ = [*words, "", "", ""]
+    is_script = command in ("EVALSHA", "EVAL")
+    if command in (*_OF_CELERY, *_OF_CONNECTIONS) or (key if is_script else first).startswith(
+        _KEYS_OF_CELERY
+    ):
         return None
     if command == "LPUSH":
-        return f"message to {key.partition(chr(6))[0]}"
-    if command == "EVALSHA":
-        if len(words) > 3 and words[3].startswith("unacked"):
-            return None
-        return _SCRIPTS.get(key, "another script")
-    return command
+        return f"message to {first.partition(chr(6))[0]}"
+    return _SCRIPTS.get(first, "another script") if is_script else command
 
 
 class Counts:
