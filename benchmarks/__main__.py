@@ -7,8 +7,8 @@ import sys
 from importlib.util import find_spec
 
 NAMES = (
-    *("serialised", "hot", "in_flight", "drain", "history", "enqueue", "growth"),
-    *("webhooks", "recovery", "retention", "encryption"),
+    *("serialised", "hot", "in_flight", "drain", "history", "peers_history"),
+    *("enqueue", "growth", "webhooks", "recovery", "retention", "encryption"),
 )
 """Those that are run without a name, in this order."""
 

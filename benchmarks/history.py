@@ -76,7 +76,7 @@ class Sessions:
 
     def __init__(self, adapter: PersistenceAdapter, size: int, turns: int) -> None:
         self._each = max(1, size // 20)
-        made = [_session(adapter, size) for _ in range(-(-turns // self._each))]
+        made = [make_session(adapter, size) for _ in range(-(-turns // self._each))]
         self._upcoming = itertools.chain.from_iterable(itertools.repeat(one, self._each) for one in made)
 
     def take(self) -> str:
@@ -155,7 +155,8 @@ def _cost(size: int, loads: Sequence[float], commits: Sequence[float], written: 
     return Cost(size, median, low, high, load, commit, written)
 
 
-def _session(adapter: PersistenceAdapter, size: int) -> str:
+def make_session(adapter: PersistenceAdapter, size: int) -> str:
+    """Make a session with so many messages; its ID."""
     session: SessionState = create_session(
         create_session_id(), user_id=create_session_id(), data={"city": "Lagos"}
     )

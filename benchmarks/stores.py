@@ -53,7 +53,7 @@ def memory() -> Iterator[Store]:
 def sqlite(name: str = "sqlite", prefix: str = "") -> Iterator[Store]:
     with data_directory() as directory, open_adapter(f"{prefix}sqlite:///{directory}/sessions.db") as adapter:
         server = f"SQLite {sqlite3.sqlite_version}"
-        yield Store(name, server, adapter, "files", adapter, _written_to_files)
+        yield Store(name, server, adapter, "files", adapter, written_to_files)
 
 
 @contextmanager
@@ -62,7 +62,7 @@ def archiving() -> Iterator[Store]:
         hot, archive = (f"sqlite:///{directory}/{name}.db" for name in ("hot", "archive"))
         with ArchivingAdapter(hot, archive) as adapter:
             server = f"two of SQLite {sqlite3.sqlite_version}"
-            yield Store("archiving", server, adapter, "files", adapter, _written_to_files)
+            yield Store("archiving", server, adapter, "files", adapter, written_to_files)
 
 
 @contextmanager
@@ -186,6 +186,7 @@ def _sent(stack: ExitStack, url: str, **options: Any) -> tuple[PersistenceAdapte
 
 @contextmanager
 def data_directory() -> Iterator[Path]:
+    """A directory for the data of servers."""
     # In memory where there is such a place: the disk's mood would hide what is measured, and costs the same
     # at every size.
     memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
@@ -195,7 +196,7 @@ def data_directory() -> Iterator[Path]:
         yield directory
 
 
-def _written_to_files() -> int:
+def written_to_files() -> int:
     """What this process has written to files; 0 where the system does not tell."""
     try:
         text = Path("/proc/self/io").read_text()

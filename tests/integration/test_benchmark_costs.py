@@ -1,4 +1,4 @@
-"""The benchmarks of what a turn costs to take in, and to run in a full store: they run, and count right."""
+"""The benchmarks of what a turn costs: taken in, in a full store, beside the bare driver."""
 
 from __future__ import annotations
 
@@ -42,3 +42,15 @@ def test_growth_is_measured_against_the_smallest_store() -> None:
     assert [result["sessions"] for result in results] == [1000, 1200]
     assert (results[0]["turn_ratio"], results[0]["batch_ratio"]) == (1, 1)
     assert all(result["turn"] > 0 and result["batch"] > 0 for result in results)
+
+
+def test_a_turn_is_measured_beside_the_bare_driver_on_each_store() -> None:
+    results = run("benchmarks.peers_history", "--alone", "--rounds", "2")["results"]
+
+    for name in ("floor", "inturn"):
+        found = [(each["store"], each["size"]) for each in results if each["layer"] == name]
+        assert found == [
+            (store, size) for store in ("postgresql", "sqlite", "redis") for size in (10, 100, 1000)
+        ]
+    assert all(each["to_floor"] == 1 for each in results if each["layer"] == "floor")
+    assert all(each["bytes"] > 0 for each in results if each["store"] != "sqlite" or sys.platform == "linux")
