@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from honcho.environ import parse_procfile
 from pydantic import AliasChoices
 
+from inturn.contract import MAINTENANCE_QUEUE
 from inturn.settings import Settings
 from tests.nodes import ROOT
 
@@ -27,8 +28,26 @@ def settings() -> set[str]:
 
 
 def processes() -> set[str]:
-    """The processes of the Procfile."""
-    return set(parse_procfile((ROOT / "Procfile").read_text()).processes)
+    """The processes of the Procfile, and the one that has a queue of its own where Redis has users."""
+    return {*_procfile(), MAINTENANCE_QUEUE}
+
+
+def told_to_workers(name: str) -> dict[str, str]:
+    """What the worker is told by the Procfile, whose `worker` takes the queue of `maintenance` as well."""
+    told = options(_procfile()["worker" if name == MAINTENANCE_QUEUE else name])
+    queues = told["queues"].split(",")
+    if name == "worker":
+        queues.remove(MAINTENANCE_QUEUE)
+    elif name == MAINTENANCE_QUEUE:
+        assert name in queues
+        queues = [name]
+        told["hostname"] = f"{name}@%h"
+    return {**told, "queues": ",".join(queues)}
+
+
+def _procfile() -> dict[str, str]:
+    lines: dict[str, str] = parse_procfile((ROOT / "Procfile").read_text()).processes
+    return lines
 
 
 def options(command: str | Iterable[str]) -> dict[str, str]:

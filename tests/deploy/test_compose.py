@@ -13,7 +13,7 @@ import yaml
 from compose_spec import PyCompose, parse_duration
 
 from inturn.settings import Settings
-from tests.deploy.named import FLOWER, options, processes, settings
+from tests.deploy.named import FLOWER, options, processes, settings, told_to_workers
 from tests.nodes import ROOT
 
 FILE = ROOT / "docker-compose.yml"
@@ -73,9 +73,8 @@ def test_it_runs_the_processes_of_the_procfile_and_their_servers(services: dict[
 
 
 def test_workers_take_the_queues_they_take_by_the_procfile(services: dict[str, dict[str, Any]]) -> None:
-    lines = dict(line.split(": ", 1) for line in (ROOT / "Procfile").read_text().splitlines())
-    for name in ("worker", "delivery"):
-        in_procfile, here = options(lines[name]), options(words(services[name]))
+    for name in ("worker", "delivery", "maintenance"):
+        in_procfile, here = told_to_workers(name), options(words(services[name]))
         for option in ("queues", "pool", "hostname", "task-events", "without-gossip", "without-mingle"):
             assert here[option] == in_procfile[option], (name, option)
 
@@ -89,7 +88,7 @@ def test_each_waits_for_what_it_needs(services: dict[str, dict[str, Any]]) -> No
             else:
                 assert how == {"condition": "service_completed_successfully"}
                 assert services[needed]["restart"] == "no"
-    for name in ("web", "worker", "delivery", "admin"):
+    for name in ("web", "worker", "delivery", "maintenance", "admin"):
         assert set(services[name]["depends_on"]) == {"valkey", "migrate"}, name
     assert set(services["migrate"]["depends_on"]) == {"postgres"}
 
@@ -104,7 +103,7 @@ def test_the_databases_are_in_a_network_that_leads_nowhere(
     compose: dict[str, Any], services: dict[str, dict[str, Any]]
 ) -> None:
     assert compose["networks"]["servers"] == {"internal": True}
-    for name in (*SERVERS, "migrate", "beat"):
+    for name in (*SERVERS, "migrate", "maintenance", "beat"):
         assert services[name]["networks"] == ["servers"], name
         assert "ports" not in services[name], name
 
@@ -149,12 +148,31 @@ def test_none_has_a_secret_that_it_does_not_need(services: dict[str, dict[str, A
 
     assert secrets("migrate") == {"DATABASE_URL"}
     assert secrets("flower") == {"REDIS_URL_flower", "FLOWER_BASIC_AUTH"}
-    assert {name for name in services if "OPENAI_API_KEY" in secrets(name)} == {"worker", "delivery", "admin"}
+    assert {name for name in services if "OPENAI_API_KEY" in secrets(name)} == {
+        *("worker", "delivery", "maintenance", "admin")  # all that load the agent
+    }
+    assert {name for name in services if "SLACK_BOT_TOKEN" in secrets(name)} == {"web", "worker", "delivery"}
     assert {name for name in services if "INTURN_API_KEYS" in secrets(name)} == {"web"}
     assert {name for name in services if "POSTGRES_PASSWORD" in secrets(name)} == {"postgres"}
     urls = {name: {each for each in secrets(name) if each.startswith("REDIS_URL")} for name in services}
     assert urls["web"] == urls["beat"] == {"REDIS_URL_producer"}
     assert urls["worker"] == urls["delivery"] == {"REDIS_URL_worker"}
+    assert urls["maintenance"] == urls["admin"] == {"REDIS_URL_maintenance"}
+
+
+def test_retention_knows_the_channel_that_knows_who_has_said_stop(
+    services: dict[str, dict[str, Any]],
+) -> None:
+    twilio = {"TWILIO_ACCOUNT_SID", "TWILIO_AUTH_TOKEN"}
+
+    assert twilio <= names(services["maintenance"]["secrets"])
+
+
+def test_what_is_exported_before_it_is_deleted_outlasts_the_container(
+    services: dict[str, dict[str, Any]],
+) -> None:
+    assert "INTURN_RETENTION_EXPORT" in services["maintenance"]["environment"]
+    assert services["maintenance"]["volumes"] == ["maintenance:/data"]
 
 
 def test_the_servers_are_those_that_the_tests_run(services: dict[str, dict[str, Any]]) -> None:

@@ -14,7 +14,7 @@ import yaml
 from promql_parser import parse
 
 from inturn.settings import Settings
-from tests.deploy.named import FLOWER, options, processes, settings
+from tests.deploy.named import FLOWER, options, processes, settings, told_to_workers
 from tests.nodes import ROOT
 
 FOLDER = ROOT / "deploy" / "kubernetes"
@@ -76,9 +76,8 @@ def test_there_is_a_deployment_for_each_process(resources: list[Resource]) -> No
 
 
 def test_workers_take_the_queues_they_take_by_the_procfile(resources: list[Resource]) -> None:
-    lines = dict(line.split(": ", 1) for line in (ROOT / "Procfile").read_text().splitlines())
-    for name in ("worker", "delivery"):
-        in_procfile = options(lines[name])
+    for name in ("worker", "delivery", "maintenance"):
+        in_procfile = told_to_workers(name)
         here = options(pods(resources)[f"inturn-{name}"]["spec"]["containers"][0]["args"])
         for option in ("queues", "pool", "hostname", "task-events", "without-gossip", "without-mingle"):
             assert here[option] == in_procfile[option], (name, option)
@@ -193,7 +192,7 @@ def test_all_but_beat_are_probed_and_workers_by_whether_they_take_messages(resou
         probes = {probe for probe in container if probe.endswith("Probe")}
         if name == "inturn-beat":
             assert probes == set()
-        elif name in ("inturn-worker", "inturn-delivery"):
+        elif name in ("inturn-worker", "inturn-delivery", "inturn-maintenance"):
             assert probes == {"startupProbe", "livenessProbe"}
             command = container["livenessProbe"]["exec"]["command"]
             assert command[:5] == ["inturn", "doctor", "--canary", "--worker", "self"]
@@ -235,8 +234,8 @@ def test_nothing_reaches_anything_unless_it_is_said(resources: list[Resource]) -
             }
         return {name.removeprefix("inturn-") for name in found}
 
-    assert reaches(6379) == {"web", "worker", "delivery", "beat", "flower"}
-    assert reaches(5432) == {"web", "worker", "delivery", "migrate"}
+    assert reaches(6379) == {"web", "worker", "delivery", "maintenance", "beat", "flower"}
+    assert reaches(5432) == {"web", "worker", "delivery", "maintenance", "migrate"}
     assert reaches(443) == {"web", "worker", "delivery"}
     opened = [p["spec"]["podSelector"] for p in policies.values() if "ingress" in p["spec"]]
     assert not any(matches(labels["inturn-flower"], selector) for selector in opened)
@@ -250,6 +249,24 @@ def test_secrets_are_named_and_not_there(resources: list[Resource]) -> None:
     example = (FOLDER / "secrets.example.yaml").read_text()
     for _, _, password in re.findall(r"://(\w+):((?!SET-ME))([^@]*)@", example):
         pytest.fail(f"{password!r} looks like a real one")
+
+
+def test_only_what_erases_and_deletes_has_the_rights_for_it(resources: list[Resource]) -> None:
+    example = yaml.safe_load_all((FOLDER / "secrets.example.yaml").read_text())
+    users = {
+        secret["metadata"]["name"]: secret["stringData"].get("REDIS_URL", "").partition(":SET-ME")[0]
+        for secret in example
+    }
+    read = {
+        name: volume["secret"]["secretName"]
+        for name, pod in pods(resources).items()
+        for volume in pod["spec"]["volumes"]
+        if "secret" in volume
+    }
+
+    more = {name for name, secret in read.items() if users[secret] == "rediss://maintenance"}
+    assert more == {"inturn-maintenance"}
+    assert read["inturn-delivery"] == read["inturn-worker"] == "inturn-worker"
 
 
 def test_all_variables_are_settings(resources: list[Resource]) -> None:

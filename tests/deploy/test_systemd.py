@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from inturn.settings import Settings
-from tests.deploy.named import FLOWER, options, processes, settings
+from tests.deploy.named import FLOWER, options, processes, settings, told_to_workers
 from tests.nodes import ROOT
 
 FOLDER = ROOT / "deploy" / "systemd"
@@ -98,15 +98,25 @@ def test_a_unit_names_settings_and_files_that_make_secrets_writes(unit: str) -> 
             )
 
 
-@pytest.mark.parametrize("name", ["worker@", "delivery"])
+@pytest.mark.parametrize("name", ["worker@", "delivery", "maintenance"])
 def test_workers_take_the_queues_they_take_by_the_procfile(name: str) -> None:
-    procfile = dict(line.split(": ", 1) for line in (ROOT / "Procfile").read_text().splitlines())
     in_procfile, here = (
-        options(procfile[name.strip("@")]),
+        told_to_workers(name.strip("@")),
         options(said(f"inturn-{name}.service")["ExecStart"]),
     )
     for option in ("queues", "pool", "task-events", "without-gossip", "without-mingle"):
         assert here[option] == in_procfile[option], option
+
+
+def test_only_what_erases_and_deletes_has_the_rights_for_it() -> None:
+    more = "REDIS_URL:/etc/inturn/secrets/REDIS_URL_maintenance"
+
+    assert [unit for unit in UNITS if ("LoadCredential", more) in lines(unit)] == [
+        "inturn-maintenance.service"
+    ]
+    migrate = said("inturn-migrate.service")["Before"].split()
+    waiting = {re.sub("@1", "@", unit) for unit in migrate}
+    assert waiting == {unit for unit in UNITS if said(unit).get("Requires") == "inturn-migrate.service"}
 
 
 def test_a_worker_ends_warm_and_has_the_time_for_it() -> None:

@@ -82,7 +82,7 @@ def fleet(
     client: Client,
     tmp_path: Path,
 ) -> Iterator[Fleet]:
-    ports = {f"inturn-{name}": free_port() for name in ("web", "worker", "delivery", "beat")}
+    ports = {f"inturn-{name}": free_port() for name in ("web", "worker", "delivery", "maintenance", "beat")}
     asked: dict[str, int] = {}
 
     def answering(sent: Sent) -> int | float:
@@ -100,7 +100,7 @@ def fleet(
             "TEST_RECEIVER": receiver.url,
         }
         web = start_web(**env, INTURN_METRICS_PORT=str(ports["inturn-web"]))
-        for name in ("worker", "delivery"):
+        for name in ("worker", "delivery", "maintenance"):
             start_worker(concurrency=4, **env, INTURN_METRICS_PORT=str(ports[f"inturn-{name}"]))
         beat = ProcessContainer(
             "beat",
