@@ -4,12 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+import structlog
+
 from inturn.contract import TurnResult
+from inturn.errors import StoreError
 from inturn.turns import Finished, Head
 
 from .burying import bury
 from .erased import keep
+from .facts import facts
 from .runtime import Runtime
+
+log = structlog.get_logger(__name__)
 
 
 def end(
@@ -27,7 +33,7 @@ def end(
 
     `finish` is `Mailbox.finish` of the head; `own_id` the ID of the running task, `took` the seconds for
     which they ran, `since` as for `keep`. The result comes first: a turn leaves its mailbox only once whoever
-    waits for it can have its answer. Raises as `keep` and `finish`.
+    waits for it can have its answer. Raises as `keep` and `finish`, and nothing once the turn has left.
     """
     finished: list[Finished] = []
 
@@ -42,5 +48,12 @@ def end(
         for result in ended:
             tell(result, own=result.turn_id == own_id, runtime=took)
 
-    kept = keep(runtime, session_id, head, ended, since, store)
+    try:
+        kept = keep(runtime, session_id, head, ended, since, store)
+    except StoreError as error:
+        if not finished:
+            raise
+        # The turn is stored and gone. Whoever erases its user meanwhile takes out the result that is there.
+        log.warning("result not looked at again", turn_id=head.turn_id, **facts(error))
+        kept = ended
     return kept, finished[0] if finished else finish()

@@ -14,6 +14,7 @@ from inturn.settings import load_settings
 from inturn.turns import Begun, Head, Kicked, Lease, Mailbox, Sweeper
 from inturn.turns.connection import connect
 from inturn.turns.lease import create_token
+from inturn.turns.overlap import ENQUEUE
 from inturn.turns.results import Kept
 from tests.waiting import wait_until
 
@@ -90,6 +91,22 @@ def test_who_has_lost_the_lease_stores_no_result(mailbox: Mailbox, redis_client:
     assert mailbox.finish(lease, "t1", go_on=True, results=[Kept(key, "late", 1000)]).outcome == "lost"
 
     assert redis_client.get(key) is None
+
+
+def test_an_owner_before_whose_turn_another_was_put_has_lost_it(
+    make_mailbox: Callable[..., Mailbox], redis_client: Redis
+) -> None:
+    mailbox = make_mailbox(lease_seconds=0.05, renew_seconds=0.02)
+    mailbox.offer("s", "t2", "two")
+    stale, _ = begin(mailbox, "s", "t2")
+    accepted = [("t1", "one", ENQUEUE), ("t2", "two", ENQUEUE)]
+    wait_until(lambda: mailbox.restore("s", accepted) is not None, timeout=30)
+    key = f"{mailbox._keys.retention}:result"
+
+    assert mailbox.finish(stale, "t2", go_on=True, results=[Kept(key, "late", 1000)]).outcome == "lost"
+
+    assert redis_client.get(key) is None
+    assert begin_at_last(mailbox)[1] == Head("t1", "one", attempts=1, waiting=2)
 
 
 def test_a_full_mailbox_refuses_and_changes_nothing(make_mailbox: Callable[..., Mailbox]) -> None:

@@ -10,7 +10,8 @@
 -- Invariants: afterwards the queue has these turns in this order. A turn of the queue that is not among them
 -- keeps its place before the one it stood before, or at the end. Nothing is handed out here: where another turn
 -- is the head now, its session is due. What had been settled about the old head is settled anew if it is the head
--- no more.
+-- no more; and an owner whose lease has lapsed loses it with its turn: what it still says of that one must not be
+-- taken for the other.
 
 local now = redis.call('TIME')
 now = now[1] * 1000 + math.floor(now[2] / 1000)
@@ -72,7 +73,7 @@ if changed then
     redis.call('RPUSH', KEYS[2], turn)
   end
   if queue[1] ~= order[1] then
-    redis.call('HDEL', KEYS[4], 'set:' .. (queue[1] or ''), 'stop', 'sleep')
+    redis.call('HDEL', KEYS[4], 'set:' .. (queue[1] or ''), 'stop', 'sleep', 'owner', 'until')
     redis.call('ZADD', KEYS[1], now, session)
   end
   count(new)
