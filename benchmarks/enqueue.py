@@ -183,7 +183,7 @@ def main() -> None:
     parser.add_argument("--calls", type=int, default=3_200, help="calls of each way in a round")
     parser.add_argument("--rounds", type=int, default=3)
     given = parser.parse_args()
-    console = Console(stderr=True, highlight=False)
+    console = Console(stderr=True, highlight=False, width=110)
     results = measure(given.calls, given.rounds, lambda text: console.print(f"[dim]{text}[/]"))
     console.print(report(results))
     line = {

@@ -204,7 +204,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=200, help="turns measured at each size, at most 450")
     parser.add_argument("--messages", type=int, help="messages of each session; an even number")
     given = parser.parse_args()
-    console = Console(stderr=True, highlight=False)
+    console = Console(stderr=True, highlight=False, width=110)
     sizes = tuple(given.sizes) or ((*SIZES, MILLION) if given.full else SIZES)
     if min(sizes) < min(SIZES):
         parser.error(f"a size is at least {min(SIZES):,}, not {min(sizes):,}")
