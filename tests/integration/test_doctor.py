@@ -97,7 +97,7 @@ class TestAllIsWell:
         assert set(report.statuses.values()) == {"ok"}
         assert list(report.checks) == [
             *("settings", "redis", "redis memory", "redis durability", "clock", "broker", "worker"),
-            *("store", "schema", "round trip", "agent"),
+            *("maintenance", "store", "schema", "round trip", "agent"),
         ]
         assert {check["mend"] for check in report.checks.values()} == {""}
         assert (report.code, report.ok) == (0, True)
@@ -284,6 +284,8 @@ def test_replies_that_no_worker_sends_are_missed(
         container.remove()
     assert (report.code, report["delivery"]["status"]) == (1, "failed")
     assert "-Q delivery" in report["delivery"]["mend"]
+    assert report["maintenance"]["status"] == "warning"
+    assert "-Q maintenance" in report["maintenance"]["mend"]
 
 
 def test_wrong_settings_are_named_and_end_it(doctor: Doctor) -> None:

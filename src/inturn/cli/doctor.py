@@ -20,7 +20,7 @@ from inturn.cli.exits import DONE, FAILED
 from inturn.cli.local import local_settings
 from inturn.cli.output import out, print_json, print_table, spinner
 from inturn.cli.processes import application
-from inturn.contract import DELIVERY_QUEUE, TURNS_QUEUE
+from inturn.contract import DELIVERY_QUEUE, MAINTENANCE_QUEUE, TURNS_QUEUE
 from inturn.errors import ConfigurationError, InturnError, MailboxError, MissingDriverError, StoreError
 from inturn.ids import create_session_id
 from inturn.persistence import PersistenceAdapter, Target
@@ -182,7 +182,18 @@ def _broker(settings: Settings) -> Generator[Check, None, set[str] | None]:
     answers = app.control.inspect(timeout=PING_SECONDS).active_queues() or {}
     taken = {name: {queue["name"] for queue in queues} for name, queues in answers.items()}
     yield _worker(taken)
-    return set().union(*taken.values())
+    queues = set().union(*taken.values())
+    if TURNS_QUEUE in queues:
+        yield _maintenance(queues)
+    return queues
+
+
+def _maintenance(queues: set[str]) -> Check:
+    if MAINTENANCE_QUEUE in queues:
+        return Check("maintenance", "ok", f"a worker takes the queue {MAINTENANCE_QUEUE}")
+    found = "no worker applies retention, rotates keys or erases users"
+    command = f"celery -A {application('worker')} worker -Q {MAINTENANCE_QUEUE} -P threads"
+    return Check("maintenance", "warning", found, f"start a worker that takes the queue: {command}")
 
 
 def _worker(answers: dict[str, set[str]]) -> Check:
