@@ -73,18 +73,13 @@ CASES: dict[str, Callable[[Client, str], list[TurnHandle]]] = {
     "burst of ten": lambda client, session: [client.respond(session, "hello") for _ in range(10)],
 }
 
-RARE = {"sweep_seconds": 3600.0, "grace_seconds": 7200.0, "renew_seconds": 3600.0, "lease_seconds": 7200.0}
-_LUA = {
-    file.name.removesuffix(".lua"): file.read_text() for file in (files("inturn.turns") / "lua").iterdir()
+RARE = {
+    "sweep_seconds": 3600.0,
+    "grace_seconds": 7200.0,
+    "renew_seconds": 3600.0,
+    "lease_seconds": 7200.0,
+    "drive_seconds": 3600.0,
 }
-_SCRIPTS = {
-    hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest(): name
-    for name, own in _LUA.items()
-    for text in (own, _LUA["common"] + own)
-}
-_OF_CELERY = ("BRPOP", "MULTI", "EXEC", "PUBLISH", "SUBSCRIBE", "PSUBSCRIBE", "UNSUBSCRIBE")
-_KEYS_OF_CELERY = ("unacked", "_kombu")
-_OF_CONNECTIONS = ("HELLO", "AUTH", "CLIENT", "SELECT", "PING", "INFO", "SCRIPT")
 
 
 def counted_as(words: list[str]) -> str | None:
@@ -140,6 +135,7 @@ def counts(broker_url: str, store_url: str) -> Iterator[Counts]:
 def worker(counts: Counts, start_worker: StartWorker) -> CeleryTestWorker:
     return start_worker(
         concurrency=1,
+        app="tests.counted_app",
         REDIS_URL=counts.worker_redis,
         DATABASE_URL=counts.worker_database,
         INTURN_AGENT="tests.counted_agents:agent",
