@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import structlog
-from kombu.exceptions import OperationalError
 
 from inturn.contract import RespondPayload, Response
-from inturn.errors import InturnError
+from inturn.errors import InturnError, MailboxError
 from inturn.session.state import Delivery
 from inturn.turns.publishing import publish_delivery
 
@@ -43,6 +42,7 @@ def post(runtime: Runtime, payload: RespondPayload, response: Response) -> None:
     if offered.publish:
         try:
             publish_delivery(runtime.app, payload.session_id)
-        except OperationalError as error:
-            # It waits in its mailbox, where a sweep finds it.
-            log.warning("delivery not published yet", error=type(error).__name__)
+        except MailboxError as error:
+            # It waits in its mailbox, where a sweep finds it. Whatever the broker has against its message,
+            # the turn is committed, and those behind it must not wait for that.
+            log.warning("delivery not published yet", error=type(error.__cause__ or error).__name__)

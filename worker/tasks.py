@@ -33,6 +33,7 @@ from inturn.errors import (
     StoreUnavailableError,
 )
 from inturn.ids import check_id
+from inturn.turns.erasures import Erasures
 from inturn.turns.overlap import ENQUEUE, Overlap, overlap_of
 from inturn.turns.payloads import encode_payload, respond_payload, save_session_payload
 
@@ -45,11 +46,15 @@ from .runtime import Runtime, current_runtime
 
 log = structlog.get_logger(__name__)
 
+REPORT_SECONDS = 300
+"""For how long what was erased can be read, by whoever asked."""
+_REQUEST = f"{__package__}.request:Request"
+
 _OF_A_TURN: dict[str, Any] = {
     "bind": True,
     # Whoever drives the session stores the result, under the turn's own ID.
     "ignore_result": True,
-    "Request": f"{__package__}.request:Request",
+    "Request": _REQUEST,
     "resultrepr_maxsize": 0,
 }
 
@@ -135,7 +140,7 @@ def deliver(session_id: str) -> None:
         raise Ignore from None
     except (MailboxError, OperationalError, RedisError):
         # The lease lapses, and a sweeper finds what is left.
-        log.warning("delivery ended: Redis is away", session_id=session_id, exc_info=True)
+        log.warning("delivery ended: Redis or the broker is away", session_id=session_id, exc_info=True)
         raise Ignore from None
 
 
@@ -146,19 +151,39 @@ def cleanup_sessions(dry_run: bool = False) -> dict[str, Any]:
         return clean_up(current_runtime(), dry_run=dry_run).model_dump(mode="json")
 
 
-@app.task(name=ERASE_USER)
-def erase_user(user_id: str, patience: float = 30.0, actor: str | None = None) -> dict[str, Any]:
+def _expire_soon(task: Task[Any, Any], _status: str, _value: Any, task_id: str, *_: Any) -> None:
+    backend: Any = task.backend
+    if hasattr(backend, "get_key_for_task"):
+        backend.expire(backend.get_key_for_task(task_id), REPORT_SECONDS)
+
+
+# The ID of who was erased is nothing to monitor, nor to keep for as long as results of turns.
+@app.task(bind=True, name=ERASE_USER, Request=_REQUEST, resultrepr_maxsize=0, after_return=_expire_soon)
+def erase_user(
+    self: Task[Any, Any], user_id: str, patience: float = 30.0, actor: str | None = None
+) -> dict[str, Any]:
     """Remove all there is of a user; returns the report. Safe to run twice and beside turns.
 
-    `actor` is who asked for it, for the audit log.
+    `actor` is who asked for it, for the audit log. Waits for another task that erases the same user.
     """
     runtime = current_runtime()
-    runtime.prepare_store()
+    check_id(user_id, "user ID")
     with ExitStack() as stack:
         if actor is not None:
             stack.enter_context(acting_as(actor))
+        keep = stack.enter_context(
+            Erasures(runtime.redis, runtime.settings).alone(
+                str(self.request.id), user_id, patience=patience, actor=actor
+            )
+        )
+        runtime.prepare_store()
         report = erasure.erase_user(
-            runtime.settings, runtime.adapter, runtime.redis, user_id, patience=patience
+            runtime.settings,
+            runtime.adapter,
+            runtime.redis,
+            user_id,
+            patience=patience,
+            on_progress=lambda _place, _count: keep(),
         )
     log.info("user erased", **report.model_dump(exclude={"elsewhere", "dry_run"}))
     return report.model_dump(mode="json")
@@ -208,7 +233,9 @@ def _drive(
     except (MailboxError, BackendStoreError, OperationalError, RedisError):
         # The lease lapses and the turns are found by a sweeper. But a turn that came with its message is
         # perhaps nowhere else yet: the message must come again.
-        log.warning("drive ended: Redis is away", session_id=session_id, turn_id=turn_id, exc_info=True)
+        log.warning(
+            "drive ended: Redis or the broker is away", session_id=session_id, turn_id=turn_id, exc_info=True
+        )
         if make is None:
             raise Ignore from None
         raise Reject("Redis is away", requeue=True) from None

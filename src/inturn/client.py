@@ -11,7 +11,6 @@ from inturn.accepting import Acceptor
 from inturn.audit import current_actor
 from inturn.contract import (
     CLEANUP_SESSIONS,
-    ERASE_USER,
     MAINTENANCE_QUEUE,
     DeliveryView,
     OverlapPolicy,
@@ -38,6 +37,7 @@ from inturn.turns.broker import broker_errors, connect_broker
 from inturn.turns.connection import connect, redis_errors
 from inturn.turns.dead_letters import DeadLetters
 from inturn.turns.deliveries import Deliveries
+from inturn.turns.erasures import Erasures
 from inturn.turns.follower import Follower
 from inturn.turns.mailbox import Mailbox
 from inturn.turns.overlap import ENQUEUE, Overlap, overlap_of
@@ -125,6 +125,7 @@ class Client:
         self._streams = Streams(self._redis, self.settings)
         self._deliveries = Deliveries(self._redis, self.settings)
         self._results = Results(self._app, self.settings)
+        self._erasures = Erasures(self._redis, self.settings)
         self.dead = DeadTurns(DeadLetters(self._redis, self.settings), self.settings, self._offer)
         """The turns that failed: to look at, to run again, or to drop."""
 
@@ -234,16 +235,14 @@ class Client:
         """Ask a worker to erase all there is of a user; the task's result is an `ErasureReport`, as JSON.
 
         For programs that have not the rights which that takes (`inturn.erasure.erase_user`). A turn that runs
-        is given `patience` seconds to end. May be repeated at any time.
+        is given `patience` seconds to end. May be repeated at any time: what was asked for and has not begun
+        is not asked for twice. The report can be read for some minutes, by all who wait for it: leave it to
+        expire.
 
         Raises `InvalidInputError` or `MailboxUnavailableError`.
         """
-        kwargs = {"user_id": check_id(user_id, "user ID"), "patience": patience, "actor": current_actor()}
-        self.ping()  # as above
-        with redis_errors(), broker_errors():
-            return self._app.send_task(
-                ERASE_USER, kwargs=kwargs, queue=MAINTENANCE_QUEUE, add_to_parent=False
-            )
+        check_id(user_id, "user ID")
+        return self._erasures.ask(self._app, user_id, patience=patience, actor=current_actor())
 
     def deliveries(self, session_id: str | None = None) -> list[DeliveryView]:
         """List the replies that wait to go out, then those that ended `unknown`, `failed` or `doubtful`.
@@ -266,8 +265,7 @@ class Client:
         if offered.outcome == "full":
             raise MailboxFullError(session_id, offered.ahead)
         if offered.publish:
-            with broker_errors(turn_id):
-                publish_delivery(self._app, session_id)
+            publish_delivery(self._app, session_id, turn_id=turn_id)
         return turn_id in ended
 
     def handle(self, session_id: str, turn_id: str) -> TurnHandle:
@@ -412,8 +410,7 @@ class Client:
         # Where it fails, the turn is in its mailbox and will run (a sweeper finds it), but the caller is not
         # told yes on the strength of that: the repeated call finds the turn known and publishes again.
         try:
-            with broker_errors(turn_id):
-                publish_turn(self._app, session_id, turn_id)
+            publish_turn(self._app, session_id, turn_id)
         except MailboxUnavailableError:
             if not self._acceptor.is_durable:
                 raise

@@ -22,6 +22,7 @@ from inturn.contract import DELIVERY_QUEUE, TURNS_QUEUE
 from inturn.errors import MailboxUnavailableError
 from inturn.persistence import MessageQuery, PersistenceAdapter
 from inturn.settings import Settings, load_settings
+from inturn.turns.publishing import publish_delivery
 from inturn.turns.transport import BARE_QUEUE, declare_queues, queues
 from tests.agents import let_go, read_journal
 from tests.channels import Receiver
@@ -207,6 +208,38 @@ def test_replies_are_delivered(
         assert receiver.texts("s") == [f"you said: turn {number}" for number in range(4)]
         wait_until(lambda: not client.deliveries(), timeout=60)
     assert messages(rabbitmq, DELIVERY_QUEUE) == 0
+
+
+def test_a_delivery_whose_message_is_refused_holds_up_no_turn_and_goes_out_later(
+    start_worker: StartWorker, client: Client, rabbitmq: OwnRabbitMQ, fast: dict[str, str]
+) -> None:
+    env = {**fast, "INTURN_AGENT": "tests.channels:agent", "INTURN_CHANNELS": "tests.channels:channel"}
+    with Receiver() as receiver:
+        env["TEST_RECEIVER"] = receiver.url
+        with rabbitmq.connection() as connection:
+            # Of another kind than ours is: whoever declares it before publishing is refused.
+            connection.channel().queue_delete(DELIVERY_QUEUE)
+            connection.channel().queue_declare(DELIVERY_QUEUE, durable=True, auto_delete=False)
+        try:
+            worker = start_worker(**env, queues=TURNS_QUEUE)
+            turns = [f"turn {number}" for number in range(3)]
+            handles = [client.respond("s", turn, channel="recording", address={"to": "s"}) for turn in turns]
+            for handle in handles:
+                assert handle.get(timeout=60).message
+            wait_until(lambda: {handle.status() for handle in handles} == {"done"}, timeout=60)
+            assert "delivery not published yet" in worker.logs()
+            assert "error=PreconditionFailed" in worker.logs()
+            assert "Traceback" not in worker.logs()
+            assert len(client.deliveries("s")) == 3
+            # Whoever publishes is told in one way, so those who drive a session catch it too.
+            with pytest.raises(MailboxUnavailableError, match="the broker refuses the message"):
+                publish_delivery(client._app, "s")
+        finally:
+            with rabbitmq.connection() as connection:
+                connection.channel().queue_delete(DELIVERY_QUEUE)
+
+        start_worker(**env)
+        wait_until(lambda: receiver.texts("s") == [f"you said: {turn}" for turn in turns], timeout=90)
 
 
 def test_beat_has_retention_done(
