@@ -5,6 +5,7 @@ Nothing that anybody has said is in a span: no message, no argument of a tool, n
 
 from __future__ import annotations
 
+import re
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -91,6 +92,12 @@ class _RealSpan(Span):
 
 
 _NO_SPAN = Span()
+_KEY = r"[a-z][a-z0-9_\-*/]{0,255}|[a-z0-9][a-z0-9_\-*/]{0,240}@[a-z][a-z0-9_\-*/]{0,13}"
+_MEMBER = re.compile(rf"({_KEY})=[ -+\--<>-~]{{0,255}}[!-+\--<>-~]")
+"""One vendor's part of `tracestate`, in W3C's form."""
+_MOST_MEMBERS = 32
+_LONGEST_STATE = 512
+"""Characters of a `tracestate` that W3C wants to have carried; nobody need carry more."""
 _tracer: Tracer | None = None
 _next_look = 0.0
 
@@ -218,6 +225,15 @@ def _context(origin: Origin) -> Context:
     from opentelemetry.context import Context
     from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
-    given = {"traceparent": origin.parent, "tracestate": origin.state}
+    given = {"traceparent": origin.parent, "tracestate": _sound(origin.state or "")}
     carrier = {key: value for key, value in given.items() if value}
     return TraceContextTextMapPropagator().extract(carrier, Context())
+
+
+def _sound(state: str) -> str | None:
+    """The `tracestate`, if it is one: anybody may send one, and OpenTelemetry logs pieces of what is none."""
+    if len(state) > _LONGEST_STATE:
+        return None
+    members = [member for each in state.split(",") if (member := each.strip(" \t"))]
+    keys = {match[1] for member in members if (match := _MEMBER.fullmatch(member))}
+    return ",".join(members) if len(keys) == len(members) <= _MOST_MEMBERS else None

@@ -109,6 +109,24 @@ class TestWithAProviderOfTheApplication:
 
         assert run(script) == ""
 
+    def test_a_tracestate_that_is_none_is_neither_carried_nor_logged(self) -> None:
+        script = (
+            f"import logging, sys; logging.basicConfig(stream=sys.stdout)\n{MEMORY}\n"
+            "from inturn.tracing import Origin, span\n"
+            "parent = '00-' + 'a' * 32 + '-' + 'b' * 16 + '-01'\n"
+            "for state in ('zwetschge', 'A=zwetschge', 'a=zwetschge\\tx', 'zwetschge=1,zwetschge=2',\n"
+            "              'b=\u00fc', 'a=1,' + 'z' * 600 + '=1', 'a=' + 'z' * 511,\n"
+            "              ','.join(f'a{n}=1' for n in range(33))):\n"
+            "    with span('t', origin=Origin(parent, state), links=[Origin(parent, state)]):\n        pass\n"
+            "for each in memory.get_finished_spans():\n"
+            "    assert each.parent and not each.parent.trace_state, each.parent\n"
+            "with span('turn', origin=Origin(parent, ' a=1 ,, 2t@v=2 ')):\n    pass\n"
+            "last = memory.get_finished_spans()[-1].parent.trace_state\n"
+            "print(last.to_header(), len(memory.get_finished_spans()))\n"
+        )
+
+        assert run(script) == "a=1,2t@v=2 9\n"
+
 
 def test_without_the_extra_it_is_said_what_to_install() -> None:
     script = (
