@@ -80,6 +80,17 @@ RARE = {
     "lease_seconds": 7200.0,
     "drive_seconds": 3600.0,
 }
+_LUA = {
+    file.name.removesuffix(".lua"): file.read_text() for file in (files("inturn.turns") / "lua").iterdir()
+}
+_SCRIPTS = {
+    hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest(): name
+    for name, own in _LUA.items()
+    for text in (own, _LUA["common"] + own)
+}
+_OF_CELERY = ("BRPOP", "MULTI", "EXEC", "PUBLISH", "SUBSCRIBE", "PSUBSCRIBE", "UNSUBSCRIBE")
+_KEYS_OF_CELERY = ("unacked", "_kombu")
+_OF_CONNECTIONS = ("HELLO", "AUTH", "CLIENT", "SELECT", "PING", "INFO", "SCRIPT")
 
 
 def counted_as(words: list[str]) -> str | None:
