@@ -90,9 +90,8 @@ def _report(task: AsyncResult[Any]) -> ErasureReport:
             time.sleep(0.1)
         if task.failed():
             raise Refusal(503, "not-erased-yet", "the worker could not end it; repeat the request")
-        report = ErasureReport.model_validate(task.result)
-        task.forget()
-    return report
+        # It is left to expire: others may wait for the same one.
+        return ErasureReport.model_validate(task.result)
 
 
 def _check(caller: Caller, user_id: str) -> None:

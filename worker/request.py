@@ -23,8 +23,9 @@ class Request(request.Request):
 
     @property
     def kwargsrepr(self) -> str:
-        """The session's ID."""
-        return repr({"session_id": (self.kwargs or {}).get("session_id")})
+        """The session's ID, of a task of a session."""
+        kwargs = self.kwargs or {}
+        return repr({"session_id": kwargs["session_id"]} if "session_id" in kwargs else {})
 
     def revoked(self) -> bool:
         """Never, for a message that only wakes a session: it can be spared, the turns behind it cannot.

@@ -22,6 +22,7 @@ and the index that says which sessions wait, is in one slot of a Redis Cluster a
 | `<prefix>:{retention}` | string | how far a run of retention has come, as JSON; expires |
 | `<prefix>:{retention}:lock` | string | that one is at work; expires |
 | `<prefix>:{retention}:reports` | list | what the last runs did, as JSON, the newest first; expires |
+| `<prefix>:erasure:<hash>:asked`, `...:alone` | string | the task that is to erase a user, and the one that does; expires |
 | `<prefix>:ticket:<hash>` | string | the turn whose events a ticket of the web API opens |
 | `<prefix>:console:<hash>` | string | which operator a browser is signed in for at the console; expires |
 | `<prefix>:{budget}:requests:<seconds>`, `...:tokens:...` | hash | how much of the model was used, by slices of a window of so many seconds; see lua/spend.lua. With `:<tenant>` behind it: by one tenant, percent-encoded |
