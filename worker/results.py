@@ -13,7 +13,7 @@ from celery.backends.redis import RedisBackend
 
 from inturn.contract import RESPOND, SAVE_SESSION, TurnResult
 from inturn.envelopes import Envelopes
-from inturn.errors import InturnError, SessionAccessError, TurnFailedError
+from inturn.errors import InturnError, SessionAccessError, SessionErasedError, TurnFailedError
 from inturn.settings import Settings
 from inturn.turns.results import Kept
 
@@ -44,6 +44,9 @@ class Results:
 
     def store(self, result: TurnResult, *, own: bool, runtime: float) -> None:
         """Store the end of a turn; `own`: the running Celery task has its ID, so Celery tells of its end."""
+        if result.error is not None and result.error.type == SessionErasedError.__name__:
+            # Celery keeps what has succeeded, and with it what was said.
+            self._backend.forget(result.turn_id)
         self._store(result.turn_id, self._value(result))
         self.tell(result, own=own, runtime=runtime)
 

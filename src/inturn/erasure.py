@@ -292,6 +292,9 @@ class _Erasure:
         ids, backend = set(mine), _backend(self._app)
         with redis_errors():
             for turn_id in self._cancelled:
+                # First: Celery keeps what has succeeded. A worker may have died between its result and its
+                # end, and a turn's ID may have come again.
+                backend.forget(turn_id)
                 gone = TurnCancelledError("the turn was cancelled before it ended", turn_id=turn_id)
                 backend.store_result(turn_id, gone, "FAILURE", request=None)
             if hasattr(backend, "client"):

@@ -20,6 +20,7 @@ from inturn.audit.reading import read_audit_log
 from inturn.client import Client
 from inturn.contract import DeadLetter, TurnFault
 from inturn.erasure import erase_user
+from inturn.errors import TurnCancelledError
 from inturn.people import export_user
 from inturn.persistence import PersistenceAdapter, Target
 from inturn.persistence.archiving import ArchivingAdapter
@@ -231,6 +232,25 @@ def test_a_turn_that_runs_is_stopped_first(
     assert report.cut_off == 0
     assert MARK not in in_store(store_url)
     assert MARK not in in_redis(broker_url)
+
+
+def test_a_reply_goes_whose_turn_is_still_in_its_mailbox(
+    store: PersistenceAdapter,
+    client: Client,
+    redis: Redis,
+    turn_settings: Settings,
+    broker_url: str,
+    at_once: None,
+) -> None:
+    store.commit(create_session("s", user_id="ada"), expected_version=0)
+    turn = client.respond("s", "hello", user_id="ada")
+    client._app.backend.store_result(turn.turn_id, {"message": MARK}, "SUCCESS")
+
+    erase_user(turn_settings, store, redis, "ada")
+
+    assert MARK not in in_redis(broker_url)
+    with pytest.raises(TurnCancelledError):
+        turn.get(timeout=5)
 
 
 def test_it_is_in_the_audit_log_and_takes_no_key(
