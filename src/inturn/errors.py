@@ -141,10 +141,15 @@ class SessionAccessError(SessionError):
     """
 
     def __init__(self, session_id: str, user_id: str | None = None) -> None:
-        whose = "the user that the turn is bound to" if user_id is None else f"user {user_id!r}"
-        super().__init__(f"{whose} has no session {session_id!r}")
+        super().__init__(session_id)
+        # Celery makes it anew from these.
+        self.args = (session_id, user_id)
         self.session_id = session_id
         self.user_id = user_id
+
+    def __str__(self) -> str:
+        whose = "the user that the turn is bound to" if self.user_id is None else f"user {self.user_id!r}"
+        return f"{whose} has no session {self.session_id!r}"
 
 
 class SessionConflictError(SessionError):

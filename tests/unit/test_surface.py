@@ -9,6 +9,7 @@ import subprocess
 import sys
 
 import pytest
+from celery import Celery
 
 from inturn import errors
 
@@ -143,3 +144,16 @@ def test_errors_cross_process_borders_whole(error: errors.InturnError) -> None:
     assert type(copied) is type(error)
     assert str(copied) == str(error)
     assert vars(copied) == vars(error)
+
+
+def test_a_refusal_comes_back_whole_from_celery() -> None:
+    """Which makes an error anew from its class and its arguments, as JSON."""
+    backend = Celery(backend="cache+memory://", set_as_current=False).backend
+    refused = errors.SessionAccessError("s")
+
+    backend.store_result("s:1", refused, "FAILURE")
+
+    told = backend.get_result("s:1")
+    assert type(told) is errors.SessionAccessError
+    assert str(told) == str(refused) == "the user that the turn is bound to has no session 's'"
+    assert vars(told) == vars(refused)

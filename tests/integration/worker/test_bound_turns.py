@@ -56,6 +56,10 @@ def test_anothers_session_is_neither_read_nor_written(
         with pytest.raises(SessionAccessError):
             assert [piece.text for piece in turn.stream(timeout=30)] in ([], [""])
         assert turn.status() == "failed"
+        with pytest.raises(SessionAccessError) as told:
+            celery_setup_app.AsyncResult(turn.turn_id).get(timeout=30)
+        assert str(told.value) == str(refused.value)
+        assert vars(told.value) == vars(refused.value)
     assert [store.load(session_id, last_messages=10) for session_id in ("bobs", "nobodys")] == before
     assert read_journal(journal) == []
     assert client.dead.find() == []
