@@ -41,6 +41,10 @@ def waiting(redis: Redis) -> int:
     return int(found)
 
 
+def asked_for(redis: Redis) -> list[str]:
+    return list(redis.scan_iter(match="*:erasure:*:asked"))
+
+
 def test_who_asks_again_waits_for_what_has_not_begun(
     client: Client, store: PersistenceAdapter, redis: Redis, start_worker: StartWorker
 ) -> None:
@@ -88,8 +92,10 @@ def test_one_that_has_begun_is_waited_for_by_one_more(
     with erasures.alone(first, PHONE, patience=1, actor=None):
         second = ask()
         assert second != first
+        redis.unlink(*asked_for(redis))
         thread = threading.Thread(target=wait, args=(second,))
         thread.start()
+        wait_until(lambda: asked_for(redis), what="that the second says that it waits")
         assert {ask() for _ in range(3)} == {second}
         # Its worker has died, and its message comes again.
         with erasures.alone(first, PHONE, patience=1, actor=None):

@@ -136,6 +136,7 @@ def test_a_user_erases_themselves_and_nobody_else(
 
 def test_an_erasure_that_no_worker_has_ended_is_not_said_to_be_done(
     web: TestClient,
+    redis: Redis,
     store: PersistenceAdapter,
     start_worker: StartWorker,
     monkeypatch: pytest.MonkeyPatch,
@@ -144,7 +145,10 @@ def test_an_erasure_that_no_worker_has_ended_is_not_said_to_be_done(
     monkeypatch.setattr(users, "LONGEST_WAIT", 0.1)
 
     answer = web.delete("/users/ada", headers=signed("ada"))
+    again = web.delete("/users/ada", headers=signed("ada"))
 
+    assert again.status_code == 503
+    assert redis.llen("maintenance") == 1
     assert (answer.status_code, answer.json()["type"]) == (503, "urn:inturn:problem:not-erased-yet")
     assert store.load("s") is not None
     start_worker(queues="maintenance")
