@@ -10,7 +10,7 @@ import os
 import signal
 from collections.abc import Sequence
 
-import worker.drive
+import worker.ending
 from inturn.contract import TurnResult
 from inturn.turns import Head
 from worker.burying import bury
@@ -35,4 +35,4 @@ def _bury(runtime: Runtime, session_id: str, head: Head, ended: Sequence[TurnRes
         _die()
 
 
-worker.drive.bury = _bury  # type: ignore[attr-defined]
+worker.ending.bury = _bury  # type: ignore[attr-defined]

@@ -470,7 +470,11 @@ def test_many_replies_of_one_session_make_room_for_others(make_scene: MakeScene)
     scene = make_scene(False)
     published: list[dict[str, Any]] = []
     owner = scene.owner()
-    owner.app = cast(Any, SimpleNamespace(send_task=lambda *args, **kwargs: published.append(kwargs)))
+    told = SimpleNamespace(
+        send_task=lambda *args, **kwargs: published.append(kwargs),
+        conf=SimpleNamespace(broker_write_url=scene.settings.broker),
+    )
+    owner.app = cast(Any, told)
     owner.settings = scene.settings.model_copy(update={"drive_turns": 2})
     deliver_all(owner, "s")
 
