@@ -12,7 +12,7 @@ import shutil
 import tempfile
 import threading
 from collections.abc import Iterator
-from contextlib import closing, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 from wsgiref.simple_server import WSGIServer
@@ -71,9 +71,14 @@ class Telemetry:
         self._server = serve_metrics(registry, settings.metrics_host, port)
 
     def leave_to_main(self) -> None:
-        """Close the port in a pool process: it must be free once the main process is gone."""
-        if os.getpid() != self._main and self._server is not None:
-            self._server.socket.close()
+        """Close the port in a pool process: it must be free once the main process is gone.
+
+        And bury those whose places are taken: perhaps nobody ever asks for the figures.
+        """
+        if os.getpid() != self._main:
+            if self._server is not None:
+                self._server.socket.close()
+            self._files.bury()
 
     def close(self) -> None:
         """Stop answering, and remove the files; does nothing in a pool process."""
@@ -103,14 +108,27 @@ class _CountingFiles:
 
     def collect(self) -> Iterator[Metric]:
         """All figures, for a registry."""
-        with self._lock:
+        with self._lock, self._alone():
             self._bury()
-            yield from _read(None, str(self._directory)).collect()
+            found = list(_read(None, str(self._directory)).collect())
+        yield from found
+
+    def bury(self) -> None:
+        """Bury those that have ended, unless somebody does just now; for any process."""
+        with suppress(BlockingIOError), self._alone(fcntl.LOCK_NB):
+            self._bury()
 
     def remove(self) -> None:
         """Remove the directory."""
         with self._lock:
             shutil.rmtree(self._directory, ignore_errors=True)
+
+    @contextmanager
+    def _alone(self, how: int = 0) -> Iterator[None]:
+        """Keep all other processes from burying, and from reading what is half buried."""
+        with (self._directory / "burying").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX | how)
+            yield
 
     def _bury(self) -> None:
         """Put what processes have counted that have ended into one file of each type, and remove theirs."""

@@ -131,6 +131,21 @@ def files_of(worker: CeleryTestWorker) -> Path:
     return next(found).parent
 
 
+def test_children_that_have_ended_leave_no_files_even_if_nobody_asks_for_figures(
+    start_worker: StartWorker, client: Client, port: int, fast: dict[str, str]
+) -> None:
+    worker = start_worker(pool="prefork", concurrency=1, INTURN_METRICS_PORT=str(port), **fast)
+    for number in range(3):
+        client.respond("s", f"number {number} will die 1").get(timeout=60)
+
+    def owners() -> set[str]:
+        found = {path.stem.rpartition("_")[2] for path in files_of(worker).glob("*.db")}
+        return found - {"ended", str(worker.container.pid)}
+
+    wait_until(lambda: len(owners()) == 1, timeout=60, what="files of the last child alone")
+    assert counts(client, port, 3)("inturn_turns_total", outcome="done") == 3
+
+
 def test_children_that_are_killed_take_nothing_along_and_leave_nothing_behind(
     start_worker: StartWorker, client: Client, port: int, fast: dict[str, str], journal: Path
 ) -> None:
@@ -144,7 +159,9 @@ def test_children_that_are_killed_take_nothing_along_and_leave_nothing_behind(
 
     assert len(children) == 4
     assert figures("inturn_turns_total", outcome="done") == 6
-    assert figures("inturn_sessions_woken_total", queue="turns", reason="crash") >= 3
+    # A message that comes again once the lease has lapsed is faster than a sweep: not all are woken.
+    woken = worker.logs().count("crashed=True")
+    assert figures("inturn_sessions_woken_total", queue="turns", reason="crash") >= woken
     # Those that died had a task in hand; it is in nobody's now.
     assert figures("inturn_slots_busy") == 0
     owners = {path.stem.rpartition("_")[2] for path in files_of(worker).glob("*.db")}
