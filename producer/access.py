@@ -98,6 +98,11 @@ class Access:
         with redis_errors():
             self._redis.set(self._keys.of_owner(session_id), json.dumps(user_id), px=self._claim_ms)
 
+    def reserve_unread(self, session_id: str) -> None:
+        """Keep the ID of a session that nobody can read: for whoever has claimed it, else for nobody."""
+        claimed = self._claimed(session_id)
+        self.reserve(session_id, None if claimed is None else claimed.user_id)
+
     def _enter_for(self, session_id: str, user_id: str) -> None:
         try:
             owner = self._owner(session_id) or self._claim(session_id, user_id)

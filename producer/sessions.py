@@ -7,12 +7,14 @@ from typing import Annotated, Literal
 import structlog
 from fastapi import APIRouter, Query, status
 
+from inturn.errors import StoreError, StoreUnavailableError
 from inturn.persistence import MessageQuery, Target
+from inturn.session.state import SessionState
 
-from .auth import Asks
+from .auth import Asks, Caller
 from .descriptions import READ, problems
 from .problems import Refusal, not_found
-from .runtime import Web
+from .runtime import Runtime, Web
 from .views import Messages, Session, SessionId, view_message, view_session
 
 router = APIRouter(tags=["sessions"])
@@ -71,22 +73,37 @@ def delete(session_id: SessionId, web: Web, caller: Asks) -> None:
     409 while a turn of it runs or waits, or a reply is on its way out: stop them first, or wait. A turn that
     is accepted while the session is deleted runs after that, as the first one of a new session.
     """
-    session = web.access.read(caller, session_id)
-    if session is None or web.mailbox.waiting([session_id]):
+    session, is_readable = _read(session_id, web, caller)
+    if (session is None and is_readable) or web.mailbox.waiting([session_id]):
         raise _busy("turns of it run or wait; stop them first (DELETE /turns/{id})")
     if web.deliveries.mailbox.waiting([session_id]):
         raise _busy("a reply of it is on its way out; repeat the request in a moment")
     # The ID stays its user's: the results of its turns can still be asked for by whoever has the session.
-    web.access.reserve(session_id, session.user_id)
+    if session is None:
+        web.access.reserve_unread(session_id)
+    else:
+        web.access.reserve(session_id, session.user_id)
     # Bound to the version that was seen: a turn that has been committed since is not deleted unseen.
     with web.store.use() as adapter:
-        gone = adapter.delete_sessions([Target(session_id, session.version)])
+        gone = adapter.delete_sessions([Target(session_id, None if session is None else session.version)])
     if not gone:
         if web.access.read(caller, session_id) is None:
             raise not_found("session")
         raise _busy("it was changed just now; repeat the request")
     web.dead_letters.remove_session(session_id)
     log.info("session deleted", session_id=session_id)
+
+
+def _read(session_id: str, web: Runtime, caller: Caller) -> tuple[SessionState | None, bool]:
+    """The session, and whether it can be read: to erase what cannot must take no key."""
+    try:
+        return web.access.read(caller, session_id), True
+    except StoreUnavailableError:
+        raise
+    except StoreError:
+        if not caller.is_trusted:
+            raise  # nobody knows whose it is
+        return None, False
 
 
 def _busy(why: str) -> Refusal:

@@ -15,7 +15,7 @@ from inturn.audit import act_as
 from ..auth import Caller
 from ..problems import Refusal
 from ..runtime import Runtime, Web
-from .pages import PREFIX, ConsoleRoute, SignInNeeded, answer, base_of, go_to
+from .pages import LONGEST_NEXT, PREFIX, ConsoleRoute, SignInNeeded, answer, base_of, go_to
 from .sign_ins import SIGN_IN_SECONDS, Operator
 
 router = APIRouter(prefix=PREFIX, include_in_schema=False, route_class=ConsoleRoute)
@@ -53,7 +53,9 @@ Acts = Annotated[Caller, Depends(_acting)]
 
 
 @router.get("/login")
-def sign_in_page(request: Request, web: Web, next: Annotated[str, Query(max_length=2000)] = "") -> Response:
+def sign_in_page(
+    request: Request, web: Web, next: Annotated[str, Query(max_length=LONGEST_NEXT)] = ""
+) -> Response:
     """Where one signs in; it shows nothing else."""
     web.desk.scheme_of(request)
     return answer(request, "login.html", next=_inside(request, next), wrong=False)
@@ -65,7 +67,7 @@ def sign_in(
     web: Web,
     name: Annotated[str, Form(max_length=200)] = "",
     password: Annotated[str, Form(max_length=1000)] = "",
-    next: Annotated[str, Form(max_length=2000)] = "",
+    next: Annotated[str, Form(max_length=LONGEST_NEXT)] = "",
 ) -> Response:
     """Sign in: a cookie for this browser, which no script can read and no other site can send."""
     _check_origin(request)
@@ -123,6 +125,6 @@ def _cookie(web: Runtime, request: Request) -> str:
 
 
 def _inside(request: Request, address: str) -> str:
-    """The address, if it is a page of the console; else nothing."""
+    """The address, if it is a page of the console, as it can stand in a header; else nothing."""
     base = re.escape(base_of(request))
-    return address if re.fullmatch(rf"{base}([/?][^\s\\]*)?", address) else ""
+    return address if re.fullmatch(rf"{base}([/?][!-\[\]-~]*)?", address) else ""

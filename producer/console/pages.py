@@ -40,6 +40,8 @@ _HEADERS = {
 }
 """Sent where the handler says nothing else."""
 PREFIX = "/console"
+LONGEST_NEXT = 2000
+"""Characters of an address that one comes to after signing in."""
 _SIZES = (("d", 86_400), ("h", 3600), ("min", 60))
 
 
@@ -79,13 +81,13 @@ def answer(request: Request, template: str, code: int = 200, /, **values: Any) -
     return Response(_TEMPLATES.get_template(template).render(values), code, media_type="text/html")
 
 
-def go_to(address: str, **query: str) -> Response:
+def go_to(address: str, /, **query: str) -> Response:
     """Send the browser there, which then asks with GET."""
     return Response(status_code=303, headers={"Location": with_query(address, **query)})
 
 
-def with_query(address: str, **query: str | int | None) -> str:
-    """An address with what is given of the query."""
+def with_query(address: str, /, **query: str | int | None) -> str:
+    """An address with what is given of the query; its names may be any."""
     given = {name: value for name, value in query.items() if value not in (None, "")}
     return f"{address}?{urlencode(given, quote_via=quote, safe='')}" if given else address
 
@@ -122,6 +124,8 @@ def _to_sign_in(request: Request) -> Response:
     wanted = ""
     if request.method == "GET":
         wanted = with_query(request.scope["path"], **dict(request.query_params))
+        if len(wanted) > LONGEST_NEXT:
+            wanted = ""  # the page where one signs in would refuse it
     return go_to(f"{base_of(request)}/login", next=wanted)
 
 

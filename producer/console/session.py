@@ -11,7 +11,7 @@ from fastapi import APIRouter, Query, Request, Response
 from pydantic import BaseModel
 
 from inturn.contract import RespondPayload, decode_payload
-from inturn.errors import InturnError, StoreUnavailableError
+from inturn.errors import InturnError, StoreError, StoreUnavailableError
 from inturn.ids import check_id
 from inturn.persistence import MessageQuery, SessionQuery
 from inturn.session.state import Message, SessionState, Status, utcnow
@@ -120,20 +120,27 @@ def session(
     tag = _tag(web, session_id)
     holding = web.desk.holdings.look(session_id)
     items = list(web.mailbox.items(session_id))
-    is_away = False
+    is_away, reason = False, ""
+    found: SessionState | None = None
+    lines: list[Message] = []
+    earlier: int | None = None
     try:
         found = web.access.read(Caller(f"console:{operator.name}"), session_id)
         lines, earlier = _history(web, found, before)
     except StoreUnavailableError:
         # What Redis knows is of use just then.
         web.desk.note("read", "console_session", [session_id])
-        is_away, found, lines, earlier = True, None, [], None
+        is_away, found = True, None
+    except StoreError as error:
+        # A key is missing, or a row is damaged: the rest is of use, and so is a way to erase it.
+        reason = str(error)
     return answer(
         request,
         "session.html",
         id=session_id,
         session=found,
         is_away=is_away,
+        reason=reason,
         tag=tag,
         holding=holding,
         turns=_turns(web, session_id, items[:MOST_TURNS]),
@@ -165,6 +172,7 @@ def _query(status: Status | None, user: str, age: Age, order: Order, cursor: str
         order=order,
         cursor=cursor or None,
         limit=PAGE,
+        unreadable=True,
     )
 
 

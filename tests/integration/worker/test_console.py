@@ -100,8 +100,16 @@ class TestDoor:
 
     def test_it_leads_nowhere_else(self, web: TestClient) -> None:
         hosts = ("https://example.com", "//example.com", "/console\\@example.com", "/console/\t/x")
-        for address in (*hosts, "/chat", "/consoles", "x"):
+        for address in (*hosts, "/chat", "/consoles", "x", "/console/☃", "/console/\x7f", "/console/é"):
             assert sign_in(web, {**KIM, "next": address}).headers["location"] == "/console"
+
+    def test_whatever_an_address_asks_for_one_is_led_to_sign_in(self, web: TestClient) -> None:
+        for query in ("address=x&template=y&request=z&self=1", "é=☃", f"user={'%20' * 150}"):
+            answered = web.get(f"/console/sessions?{query}", follow_redirects=False)
+            assert answered.status_code == 303
+            assert web.get(answered.headers["location"]).status_code == 200
+        answered = web.get(f"/console/sessions?cursor={'x' * 2000}")
+        assert (answered.status_code, answered.request.url.query) == (200, b"")
 
     def test_the_cookie_is_for_the_console_alone(self, here: WebHere) -> None:
         plain, behind = (
