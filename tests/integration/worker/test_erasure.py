@@ -174,8 +174,12 @@ def test_nothing_is_left_and_a_paused_worker_brings_nothing_back(
 def ticket(web: Web, turn_id: str) -> None:
     """Have the web API know ada: a rate limit, a claim, a ticket."""
     answer = web.client.post(
-        "/sessions/claimed/turns", json={"message": f"say {MARK}"}, headers=signed("ada")
+        # Its call of the model is not to be taken for one that comes later.
+        "/sessions/claimed/turns",
+        json={"message": f"say {MARK}"},
+        headers={**signed("ada"), "Prefer": "wait=40"},
     )
     assert answer.is_success, answer.text
+    assert answer.status_code == 200, "it has ended"
     answer = web.client.post(f"/turns/{turn_id}/tickets", headers=signed("ada"))
     assert answer.is_success, answer.text
