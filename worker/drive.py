@@ -35,6 +35,8 @@ from inturn.errors import (
     TurnFailedError,
 )
 from inturn.metrics import count_lost, kind_of
+from inturn.persistence import PersistenceManager
+from inturn.persistence.kept import KeptSession
 from inturn.persistence.tombstones import working_on
 from inturn.turns import Head, Lease, OpenReply
 from inturn.turns.lease import create_token
@@ -135,13 +137,16 @@ def _work(runtime: Runtime, lease: Lease, head: Head, own_id: str, results: list
     settings = runtime.settings
     began = time.monotonic()
     turns = 0
+    memory = KeptSession()
+    persistence = runtime.persistence.keeping(memory)
     next_head: Head | None = head
     while next_head is not None:
         head = next_head
+        memory.expect(head.behind)
         started = time.monotonic()
         watch = TurnWatch(lease.session_id, head)
         with structlog.contextvars.bound_contextvars(session_id=lease.session_id, turn_id=head.turn_id):
-            ended = _take(runtime, lease, head, watch)
+            ended = _take(runtime, persistence, lease, head, watch)
         now = time.monotonic()
         if isinstance(ended, Later):
             watch.put_off(ended.why)
@@ -191,7 +196,9 @@ def _leave_inbox(runtime: Runtime, session_id: str, turn_ids: Sequence[str]) -> 
         log.warning("turns left in the inbox", session_id=session_id, error=str(error))
 
 
-def _take(runtime: Runtime, lease: Lease, head: Head, watch: TurnWatch) -> list[TurnResult] | Later:
+def _take(
+    runtime: Runtime, persistence: PersistenceManager, lease: Lease, head: Head, watch: TurnWatch
+) -> list[TurnResult] | Later:
     try:
         if runtime.inbox is not None and not runtime.inbox.is_next(lease.session_id, head.turn_ids):
             return Later(0, counts=False, behind=True)
@@ -221,7 +228,7 @@ def _take(runtime: Runtime, lease: Lease, head: Head, watch: TurnWatch) -> list[
         }
         turn = in_hand(payloads)
         with working_on(turn):
-            ended = _attempt(runtime, lease, head, asked, list(replies.values()))
+            ended = _attempt(runtime, persistence, lease, head, asked, list(replies.values()))
         if isinstance(ended, Later):
             watch.tried((), ended.why)
             return ended
@@ -235,20 +242,25 @@ def _take(runtime: Runtime, lease: Lease, head: Head, watch: TurnWatch) -> list[
 
 
 def _attempt(
-    runtime: Runtime, lease: Lease, head: Head, asked: Asked, replies: Sequence[OpenReply]
+    runtime: Runtime,
+    persistence: PersistenceManager,
+    lease: Lease,
+    head: Head,
+    asked: Asked,
+    replies: Sequence[OpenReply],
 ) -> list[TurnResult] | Later:
     if head.attempts > runtime.settings.max_attempts:
         # It was handed out that often and never ended, not even by failing: it kills its process.
         fault = TurnFault(type="AttemptsExhausted", message="no attempt ended", attempts=head.attempts - 1)
-        return _give_up(runtime, head, asked, fault)
+        return _give_up(runtime, persistence, head, asked, fault)
     try:
         runtime.prepare_store()
-        return _run(runtime, lease, asked, replies)
+        return _run(runtime, persistence, lease, asked, replies)
     except TurnFailedError as error:
         # It was recorded as failed before, by an owner that died before it could say so; what it recorded
         # is found again.
         fault = TurnFault(type=type(error).__name__, message=str(error), attempts=head.attempts)
-        return _give_up(runtime, head, asked, fault)
+        return _give_up(runtime, persistence, head, asked, fault)
     except SessionErasedError:
         return _too_late(lease.session_id, head, asked)
     except ModelBudgetError as error:
@@ -265,11 +277,17 @@ def _attempt(
         # A stranger's message may hold a user's words; its class is enough to find it in the log.
         message = str(error) if known else "an error of the agent's own code"
         fault = TurnFault(type=type(error).__name__, message=message, attempts=head.attempts)
-        return _give_up(runtime, head, asked, fault)
+        return _give_up(runtime, persistence, head, asked, fault)
 
 
-def _run(runtime: Runtime, lease: Lease, asked: Asked, replies: Sequence[OpenReply]) -> list[TurnResult]:
-    payload, persistence = asked.payload, asked.reach(runtime.persistence)
+def _run(
+    runtime: Runtime,
+    persistence: PersistenceManager,
+    lease: Lease,
+    asked: Asked,
+    replies: Sequence[OpenReply],
+) -> list[TurnResult]:
+    payload, persistence = asked.payload, asked.reach(persistence)
     if isinstance(payload, RespondPayload):
         agent = runtime.agent.bind(
             payload.session_id,
@@ -315,8 +333,10 @@ def _answered(
     return results
 
 
-def _give_up(runtime: Runtime, head: Head, asked: Asked, fault: TurnFault) -> list[TurnResult] | Later:
-    payload, persistence = asked.payload, asked.reach(runtime.persistence)
+def _give_up(
+    runtime: Runtime, persistence: PersistenceManager, head: Head, asked: Asked, fault: TurnFault
+) -> list[TurnResult] | Later:
+    payload, persistence = asked.payload, asked.reach(persistence)
     try:
         if isinstance(payload, RespondPayload):
             agent = runtime.agent.bind(payload.session_id, persistence=persistence, user_id=payload.user_id)
@@ -332,7 +352,7 @@ def _give_up(runtime: Runtime, head: Head, asked: Asked, fault: TurnFault) -> li
             failed = response.finish_reason == "failed"
             if failed and fault.type == TurnFailedError.__name__:
                 # What it was given up for then says more.
-                record = runtime.persistence.find_turns(payload.session_id, [asked.turn_id])[asked.turn_id]
+                record = persistence.find_turns(payload.session_id, [asked.turn_id])[asked.turn_id]
                 fault = TurnResult.model_validate(record.result).error or fault
             result = TurnResult(
                 kind="respond",

@@ -34,7 +34,7 @@ def test_it_hands_on_every_primitive_that_there_is() -> None:
     ("kind", "handed_on"),
     [
         (AuditedAdapter, NO_CONTENT),
-        (EncryptedAdapter, {*NO_CONTENT, "delete_sessions", "find_turns", "rewrite"}),
+        (EncryptedAdapter, {*NO_CONTENT, "delete_sessions", "find_turns", "recorded", "rewrite"}),
     ],
 )
 def test_what_records_or_seals_sees_all_that_may_have_content(

@@ -375,6 +375,8 @@ class Agent:
             except Exception as error:
                 # The turn is committed; whoever waits for it must hear that it is.
                 log.warning("after_respond failed", turn_id=response.turn_id, error=type(error).__name__)
+            if self._persistence is not None:
+                self._persistence.forget()  # it may have changed the session in a way of its own
 
     def _attach(
         self, persistence: PersistenceManager | None, session_id: str | None, user_id: str | None

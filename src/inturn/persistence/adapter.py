@@ -1,4 +1,4 @@
-"""The contract of every persistence backend: eight primitives, two more for some, and what they promise.
+"""The contract of every persistence backend: eight primitives, three more for some, and what they promise.
 
 Everything else (repositories, the persistence manager, the session manager) is built once, above these.
 `inturn.testing.conformance` checks an implementation against every sentence below.
@@ -44,6 +44,14 @@ class Committed(NamedTuple):
     messages: list[Message]
     turn: TurnRecord | None
     repeated: bool = False
+
+
+class Recorded(NamedTuple):
+    """What `recorded` found: a session's version (0: there is no such session), and those of the turns that
+    were committed."""
+
+    version: int
+    turn_ids: frozenset[str]
 
 
 class Page(NamedTuple, Generic[T]):
@@ -161,6 +169,22 @@ class PersistenceAdapter(ABC):
           `last_message_at` becomes the last message's time. The arguments are not changed: the new state is
           in what is returned.
         """
+
+    def recorded(self, session_id: str, turn_ids: Sequence[str]) -> Recorded:
+        """Tell a session's version, and which of these turns were committed for it.
+
+        The version is not newer than what is told of the turns. One round trip, where an adapter has a way
+        of its own; without one it loads as often as there are turns.
+        """
+        version, committed = 0, set[str]()
+        for turn_id in turn_ids:
+            found = self.load(session_id, turn_id=turn_id)
+            if found is None:
+                break
+            version = version or found.session.version
+            if found.turn is not None:
+                committed.add(turn_id)
+        return Recorded(version, frozenset(committed))
 
     @abstractmethod
     def find_sessions(self, query: SessionQuery) -> Page[SessionState]:

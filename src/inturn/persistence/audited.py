@@ -15,6 +15,7 @@ from inturn.persistence.adapter import (
     MessageQuery,
     Page,
     PersistenceAdapter,
+    Recorded,
     SessionQuery,
     Target,
 )
@@ -100,6 +101,12 @@ class AuditedAdapter(WrappingAdapter):
         if committed.repeated:
             note(outcome="repeated")
         return committed
+
+    def recorded(self, session_id: str, turn_ids: Sequence[str]) -> Recorded:
+        """See `PersistenceAdapter.recorded`."""
+        found = self.inner.recorded(session_id, turn_ids)
+        self.log.append(kind_of_read(), session_ids=[session_id], call="recorded", turns=len(found.turn_ids))
+        return found
 
     def find_sessions(self, query: SessionQuery) -> Page[SessionState]:
         """See `PersistenceAdapter.find_sessions`."""

@@ -14,6 +14,7 @@ from inturn.errors import InvalidInputError, SessionAccessError, SessionError
 from inturn.ids import check_id
 from inturn.persistence.adapter import Committed, Loaded, PersistenceAdapter
 from inturn.persistence.conflicts import repeat_on_conflict
+from inturn.persistence.kept import KeptSession
 from inturn.persistence.repositories import MessageRepository, SessionRepository
 from inturn.persistence.schema_versions import MigrateSession, SchemaVersions
 from inturn.persistence.timing import timed
@@ -71,6 +72,7 @@ class PersistenceManager:
         self._adapter = _opened(adapter) if isinstance(adapter, str) else adapter
         self.auto_save = auto_save
         self.history_window = history_window
+        self._kept: KeptSession | None = None
         self._act_for(user_id)
 
     def acting_for(self, user_id: str) -> PersistenceManager:
@@ -82,6 +84,15 @@ class PersistenceManager:
             raise InvalidInputError(f"this manager acts for user {self.user_id!r}, and for nobody else")
         theirs = copy.copy(self)
         theirs._act_for(user_id)
+        return theirs
+
+    def keeping(self, kept: KeptSession) -> PersistenceManager:
+        """The same sessions, for one drive of one of them: between its turns `kept` has it.
+
+        The adapter stays this manager's to close.
+        """
+        theirs = copy.copy(self)
+        theirs._kept = kept
         return theirs
 
     def get_adapter(self) -> PersistenceAdapter:
@@ -262,6 +273,28 @@ class PersistenceManager:
         return self._load(session_id, turn_id, window=self.history_window)
 
     @timed
+    def take_kept(self, session_id: str, turn_id: str) -> SessionState | None:
+        """The session with its history as the turn before has left it, of a manager that is `keeping` it.
+
+        None: it is to be loaded, for it was not kept, somebody else has changed it, or this turn was
+        committed before.
+        """
+        session = None if self._kept is None else self._kept.take(self._adapter, session_id, turn_id)
+        if session is not None:
+            self._check_user(session)
+        return session
+
+    def keep(self, session: SessionState) -> None:
+        """Keep the session for the next turn of the drive, as it was just committed, with its history."""
+        if self._kept is not None:
+            self._kept.keep(session)
+
+    def forget(self) -> None:
+        """Keep nothing: the next turn is to load its session."""
+        if self._kept is not None:
+            self._kept.forget()
+
+    @timed
     def commit(
         self, session: SessionState, messages: Sequence[Message] = (), *, turn: TurnRecord | None = None
     ) -> Committed:
@@ -360,6 +393,7 @@ class PersistenceManager:
             if stored is not None:
                 self._check_user(stored.session)
         session = self._schema.stamp(session)
+        self.forget()
         return self._adapter.commit(session, messages, expected_version=session.version, turn=turn)
 
     def _check_user(self, session: SessionState) -> None:

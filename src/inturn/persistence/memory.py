@@ -14,6 +14,7 @@ from inturn.persistence.adapter import (
     MessageQuery,
     Page,
     PersistenceAdapter,
+    Recorded,
     SessionQuery,
     Target,
 )
@@ -108,6 +109,14 @@ class MemoryAdapter(PersistenceAdapter):
             if new_turn is not None:
                 turns[new_turn["turn_id"]] = new_turn
         return Committed(saved, numbered, turn)
+
+    def recorded(self, session_id: str, turn_ids: Sequence[str]) -> Recorded:
+        """See `PersistenceAdapter.recorded`."""
+        keys = rows.turn_keys(session_id, turn_ids)
+        with self._lock:
+            row = self._sessions.get(session_id)
+            known = self._turns.get(session_id, {}).keys() & keys.keys()
+        return Recorded(0 if row is None else row["version"], frozenset(keys[key] for key in known))
 
     def find_sessions(self, query: SessionQuery) -> Page[SessionState]:
         """See `PersistenceAdapter.find_sessions`."""

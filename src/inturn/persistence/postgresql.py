@@ -20,6 +20,7 @@ from inturn.persistence.adapter import (
     MessageQuery,
     Page,
     PersistenceAdapter,
+    Recorded,
     SessionQuery,
     Target,
 )
@@ -153,6 +154,13 @@ class PostgreSQLAdapter(PersistenceAdapter):
             session.id, expected_version, None if stored is None else stored["version"]
         )
 
+    def recorded(self, session_id: str, turn_ids: Sequence[str]) -> Recorded:
+        """See `PersistenceAdapter.recorded`."""
+        keys = rows.turn_keys(session_id, turn_ids)
+        found = self._read(self._queries.recorded, {"session_id": session_id, "turn_ids": list(keys)})
+        known = frozenset(keys[row["turn_id"]] for row in found if row["turn_id"] is not None)
+        return Recorded(found[0]["version"] if found else 0, known)
+
     def find_sessions(self, query: SessionQuery) -> Page[SessionState]:
         """See `PersistenceAdapter.find_sessions`."""
         listing = list_sessions(query)
@@ -222,6 +230,7 @@ class _Queries:
         self.is_complete = self._rendered("is_complete")
         self.ping = self._rendered("ping")
         self.load = self._rendered("load")
+        self.recorded = self._rendered("recorded")
         self.create = self._rendered("commit", written=self._composed("insert_session"))
         self.update = self._rendered("commit", written=self._composed("update_session"))
         self.delete_sessions = self._rendered("delete_sessions")

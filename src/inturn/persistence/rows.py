@@ -197,6 +197,12 @@ def turn_key(turn_id: str) -> str:
     return turn_id if len(encoded) <= 512 else f"sha256:{hashlib.sha256(encoded).hexdigest()}"
 
 
+def turn_keys(session_id: str, turn_ids: Sequence[str]) -> dict[str, str]:
+    """These turns by what they are found by; `InvalidInputError` for what no backend should be asked."""
+    check_id(session_id)
+    return {turn_key(turn_id): turn_id for turn_id in turn_ids}
+
+
 def next_commit(
     session: SessionState, messages: Sequence[Message], expected_version: int, turn: TurnRecord | None = None
 ) -> tuple[SessionState, list[Message]]:

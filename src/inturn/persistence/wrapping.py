@@ -10,6 +10,7 @@ from inturn.persistence.adapter import (
     MessageQuery,
     Page,
     PersistenceAdapter,
+    Recorded,
     SessionQuery,
     Target,
 )
@@ -62,6 +63,10 @@ class WrappingAdapter(PersistenceAdapter):
     ) -> Committed:
         """See `PersistenceAdapter.commit`."""
         return self.inner.commit(session, messages, expected_version=expected_version, turn=turn)
+
+    def recorded(self, session_id: str, turn_ids: Sequence[str]) -> Recorded:
+        """See `PersistenceAdapter.recorded`."""
+        return self.inner.recorded(session_id, turn_ids)
 
     def find_sessions(self, query: SessionQuery) -> Page[SessionState]:
         """See `PersistenceAdapter.find_sessions`."""

@@ -315,6 +315,7 @@ class SessionManager:
             else:
                 self._note(held, committed)
                 held.show(messages)
+                self._persistence.keep(held.session)
             return committed._replace(session=self._ready().session)
 
     def known(self, turn_ids: Sequence[str]) -> set[str]:
@@ -354,6 +355,11 @@ class SessionManager:
         return self._held
 
     def _read(self, turn_id: str | None = None) -> TurnRecord | None:
+        if self._id is not None and turn_id is not None:
+            kept = self._persistence.take_kept(self._id, turn_id)
+            if kept is not None:
+                self._hold(kept)
+                return None
         loaded = None if self._id is None else self._persistence.load(self._id, turn_id=turn_id)
         if loaded is not None:
             self._hold(loaded.session)

@@ -57,7 +57,8 @@ class Head:
 
     `attempts` counts how often it was handed out, this time included; `waiting` counts the turns in the
     mailbox, this one included. `merged` are the turns behind it that are one with it, as (ID, payload) in
-    order: they are finished with it, and they are the same however often it is handed out.
+    order: they are finished with it, and they are the same however often it is handed out. `behind` are the
+    IDs of those that come next, as far as `finish` tells of them: more may come, or some be cancelled.
     """
 
     turn_id: str
@@ -65,6 +66,7 @@ class Head:
     attempts: int
     waiting: int
     merged: tuple[tuple[str, str], ...] = ()
+    behind: tuple[str, ...] = ()
 
     @property
     def turn_ids(self) -> list[str]:
@@ -378,10 +380,18 @@ class Mailbox:
                     yield Item(session_id, turn_id, payload, attempts, live and place == 0)
 
     def _head(
-        self, session_id: str, turn_id: str, text: str, attempts: int, waiting: int, merged: Sequence[str]
+        self,
+        session_id: str,
+        turn_id: str,
+        text: str,
+        attempts: int,
+        waiting: int,
+        merged: Sequence[str],
+        behind: Sequence[str] = (),
     ) -> Head:
         opened = [self._envelopes.open(session_id, each) for each in (text, *merged[1::2])]
-        return Head(turn_id, opened[0], attempts, waiting, tuple(zip(merged[::2], opened[1:], strict=True)))
+        others = tuple(zip(merged[::2], opened[1:], strict=True))
+        return Head(turn_id, opened[0], attempts, waiting, others, tuple(behind))
 
     def _run(self, name: str, session_id: str, *args: str | int) -> Any:
         return self._scripts.run(name, self._keys.of_session(session_id), session_id, *args)

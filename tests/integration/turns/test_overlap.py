@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import pytest
 
@@ -29,10 +29,11 @@ def begin(mailbox: Mailbox, turn: str = "any", token: str | None = None) -> tupl
     return begun.lease, begun.head
 
 
-def head(*turns: str, attempts: int = 1, waiting: int | None = None) -> Head:
+def head(*turns: str, attempts: int = 1, waiting: int | None = None, behind: Sequence[str] = ()) -> Head:
     """A head with the turns that are one with it; every payload is its turn's ID."""
     first, *others = turns
-    return Head(first, first, attempts, waiting or len(turns), tuple((turn, turn) for turn in others))
+    merged = tuple((turn, turn) for turn in others)
+    return Head(first, first, attempts, waiting or len(turns), merged, tuple(behind))
 
 
 def offer(mailbox: Mailbox, overlap: Overlap, *turns: str) -> None:
@@ -251,8 +252,22 @@ def test_what_interrupts_is_answered_with_the_same_users_messages_before_it_and_
     offer(mailbox, MERGE, "t3")
     offer(mailbox, INTERRUPT, "t4", "t5")
 
-    assert mailbox.finish(lease, "t1", go_on=True).head == head("t2", waiting=4)
+    assert mailbox.finish(lease, "t1", go_on=True).head == head(
+        "t2", waiting=4, behind=["t3", "t4", "t5"]
+    )
     assert mailbox.finish(lease, "t2", go_on=True).head == head("t3", "t4", "t5")
+
+
+def test_what_comes_behind_those_that_are_one_is_told(mailbox: Mailbox) -> None:
+    offer(mailbox, ENQUEUE, "t1")
+    lease, _ = begin(mailbox)
+    offer(mailbox, MERGE, "t2", "t3")
+    later = [f"later {number}" for number in range(10)]
+    offer(mailbox, ENQUEUE, *later)
+
+    found = mailbox.finish(lease, "t1", go_on=True).head
+
+    assert found == head("t2", "t3", waiting=12, behind=later[:8])
 
 
 def test_a_replayed_interruption_stops_nothing_more(mailbox: Mailbox) -> None:

@@ -88,6 +88,12 @@ SELECT
 FROM {sessions} AS s
 WHERE id = %(session_id)s
 
+-- name: recorded
+SELECT s.version, t.turn_id
+FROM {sessions} AS s
+LEFT JOIN {turns} AS t ON t.session_id = s.id AND t.turn_id = ANY(%(turn_ids)s)
+WHERE s.id = %(session_id)s
+
 -- name: insert_session
 INSERT INTO {sessions} ({session_columns})
 VALUES (

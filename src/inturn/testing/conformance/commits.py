@@ -9,7 +9,7 @@ import pytest
 
 from inturn.errors import InvalidInputError, SessionConflictError
 from inturn.ids import create_turn_id
-from inturn.persistence.adapter import PersistenceAdapter
+from inturn.persistence.adapter import PersistenceAdapter, Recorded
 from inturn.session.state import Message, utcnow
 from inturn.testing.conformance.base import (
     Conformance,
@@ -191,6 +191,22 @@ class CommitConformance(Conformance):
             found = loaded(adapter, session.id, turn_id).turn
             assert found is not None
             assert (found.turn_id, found.result) == (turn_id, {"version": version})
+
+    def test_which_turns_were_committed_is_told_at_once(self, adapter: PersistenceAdapter) -> None:
+        """`recorded`: the version, and of many turns those that were committed for this session."""
+        session, other = new_session(), saved(adapter)
+        long_id = create_turn_id(session.id, "ж" * 245)
+        for version, turn_id in enumerate(["a", "'b' \" %s", long_id]):
+            session = adapter.commit(
+                session, expected_version=version, turn=turn(session.id, turn_id)
+            ).session
+        recommit(adapter, session)
+        adapter.commit(other, expected_version=1, turn=turn(other.id, "d"))
+        assert adapter.recorded(session.id, ["d", "a", long_id, "'b' \" %s", "e"]) == Recorded(
+            4, frozenset({"a", "'b' \" %s", long_id})
+        )
+        assert adapter.recorded(session.id, ["d"]) == Recorded(4, frozenset())
+        assert adapter.recorded(unique(), ["a", "d"]) == Recorded(0, frozenset())
 
     def test_a_message_id_is_used_once(self, adapter: PersistenceAdapter) -> None:
         """`commit`: a message ID that is taken, in any session, raises, and nothing is written."""

@@ -6,8 +6,9 @@
 -- ARGV   1 session ID  2 owner's token  3 turn ID  4 go on? (1 or 0)  5 lease ms  6 grace ms
 --        7 how long to know the turn's ID, ms  8 the most IDs to know
 --        9 and so on, for each result: its value, and for how long it is kept, ms (0: for ever)
--- reply  { 'next', head, payload, attempts, waiting, { turn, payload, ... } }  the lease is kept; the turns at
---                           the end are one with the head, as for `begin`
+-- reply  { 'next', head, payload, attempts, waiting, { turn, payload, ... }, { turn, ... } }  the lease is kept;
+--                           the first turns at the end are one with the head, as for `begin`; the others, no
+--                           more than BEHIND, come after them
 --        { 'empty' }        nothing waits; the lease is released
 --        { 'quiet' }        what waits is held back for messages that may still come; the lease is released
 --        { 'yield', head }  the lease is released; publish the head's message
@@ -17,6 +18,8 @@
 -- channel of the same name. "Nothing waits" and "released" are one step, so a turn offered in between is never
 -- stranded; a replay (a lost answer, asked again) answers the same. Results come first: a server without memory
 -- for them refuses the first one, and nothing has changed.
+
+local BEHIND = 8
 
 local now = redis.call('TIME')
 now = now[1] * 1000 + math.floor(now[2] / 1000)
@@ -76,9 +79,11 @@ if head and till <= now and ARGV[4] == '1' then
   else
     attempts = redis.call('HINCRBY', KEYS[4], 'att:' .. head, 1)
   end
-  return {
-    'next', head, redis.call('HGET', KEYS[3], head), attempts, redis.call('LLEN', KEYS[2]), settle(head)
-  }
+  local waiting = redis.call('LLEN', KEYS[2])
+  local others = settle(head)
+  local size = 1 + #others / 2
+  local behind = waiting > size and redis.call('LRANGE', KEYS[2], size, size + BEHIND - 1) or {}
+  return { 'next', head, redis.call('HGET', KEYS[3], head), attempts, waiting, others, behind }
 end
 
 redis.call('HDEL', KEYS[4], 'owner', 'until')
