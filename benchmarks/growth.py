@@ -6,7 +6,8 @@ active, and all have the same number of messages. Turns are taken in active sess
 worker does. A batch of retention finds the oldest completed sessions and deletes them with all they have. The
 sizes take turns in changing order, so that noise hits all alike. Run it with `python -m benchmarks.growth`,
 with `--full` up to 1,000,000 sessions of 4 messages (of 10 otherwise); the table goes to standard error, one
-line of JSON to standard output.
+line of JSON to standard output. *Read* is how many pages PostgreSQL did not have at hand for a turn, and had
+to ask the system for: `--shared-buffers 2GB` gives it room for all of them.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from datetime import timedelta
 from urllib.parse import urlsplit
 
 import psycopg
+from psycopg import sql
 from rich.console import Console
 from rich.table import Table
 
@@ -68,7 +70,8 @@ FROM s, generate_series(1, %(messages)s::int / 2) AS t
 class Result:
     """At one size: milliseconds of a turn, of its load and commit, and of a batch of retention, all medians.
 
-    The ratios are to the smallest size, of neighbours in time; their medians.
+    The ratios are to the smallest size, of neighbours in time; their medians. `read` is the mean number of
+    pages that a turn needed and PostgreSQL had to ask the system for.
     """
 
     sessions: int
@@ -79,16 +82,22 @@ class Result:
     turn_ratio: float
     batch: float
     batch_ratio: float
+    read: float
 
 
 @contextmanager
 def stores(
-    sizes: Sequence[int], messages: int, show: Callable[[str], None]
-) -> Iterator[dict[int, PersistenceAdapter]]:
-    """A store of each size, filled."""
+    sizes: Sequence[int], messages: int, show: Callable[[str], None], shared_buffers: str | None = None
+) -> Iterator[tuple[dict[int, PersistenceAdapter], Callable[[int], int]]]:
+    """A store of each size, filled; and a function that tells how many pages it has asked the system for."""
     with ExitStack() as stack:
         directory = stack.enter_context(data_directory())
         server = stack.enter_context(EmbeddedPostgres(directory / "postgres", fsync=False))
+        if shared_buffers is not None:
+            with psycopg.connect(server.url, autocommit=True) as connection:
+                connection.execute(sql.SQL("ALTER SYSTEM SET shared_buffers = {}").format(shared_buffers))
+            server.stop()
+            server.start()
         made = {}
         for size in sizes:
             name = f"growth_{size}"
@@ -99,7 +108,15 @@ def stores(
             began = time.monotonic()
             _fill(url, size, messages)
             show(f"{size:,} sessions of {messages} messages, in {time.monotonic() - began:,.0f} s")
-        yield made
+
+        def pages(size: int) -> int:
+            with psycopg.connect(server.url, autocommit=True) as connection:
+                query = "SELECT blks_read FROM pg_stat_database WHERE datname = %s"
+                row = connection.execute(query, [f"growth_{size}"]).fetchone()
+            assert row is not None
+            return int(row[0])
+
+        yield made, pages
 
 
 def _fill(url: str, sessions: int, messages: int) -> None:
@@ -125,7 +142,9 @@ def delete_batch(adapter: PersistenceAdapter) -> float:
     return took
 
 
-def measure(adapters: dict[int, PersistenceAdapter], messages: int, rounds: int) -> list[Result]:
+def measure(
+    adapters: dict[int, PersistenceAdapter], messages: int, rounds: int, pages: Callable[[int], int]
+) -> list[Result]:
     """Take turns, and then batches, at all sizes."""
     chance = random.Random(7)
     sessions = {
@@ -133,11 +152,13 @@ def measure(adapters: dict[int, PersistenceAdapter], messages: int, rounds: int)
     }
     turns: dict[int, list[tuple[float, float]]] = {size: [] for size in adapters}
     orders = itertools.cycle(itertools.permutations(adapters))
+    before = {size: _settled(pages, size) for size in adapters}
     for number in range(rounds + WARM_UP):
         for size in next(orders):
             load, commit = take_turn(adapters[size], f"s{next(sessions[size])}", WINDOW)
             if number >= WARM_UP:
                 turns[size].append((load / 1000, commit / 1000))
+    read = {size: _settled(pages, size) - before[size] for size in adapters}
     batches: dict[int, list[float]] = {size: [] for size in adapters}
     for number in range(BATCHES + 1):
         for size in next(orders):
@@ -156,9 +177,19 @@ def measure(adapters: dict[int, PersistenceAdapter], messages: int, rounds: int)
             _ratio(whole[size], whole[least]),
             _median(batches[size]),
             _ratio(batches[size], batches[least]),
+            round(read[size] / (rounds + WARM_UP), 1),
         )
         for size in adapters
     ]
+
+
+def _settled(pages: Callable[[int], int], size: int) -> int:
+    """The count once a server process has told of what it did, which it does within a second."""
+    while True:
+        count = pages(size)
+        time.sleep(1.5)
+        if pages(size) == count:
+            return count
 
 
 def _median(some: Sequence[float]) -> float:
@@ -175,7 +206,7 @@ def report(results: Sequence[Result]) -> Table:
         f"A turn, and a batch of {BATCH} sessions deleted, in ms; sessions of {results[0].messages} messages"
     )
     table = Table(title=title, title_justify="left", box=None)
-    for name in ("sessions", "load", "commit", "turn", "ratio", "batch", "ratio"):
+    for name in ("sessions", "load", "commit", "turn", "ratio", "read", "batch", "ratio"):
         table.add_column(name, justify="right", no_wrap=True)
     for each in results:
         table.add_row(
@@ -184,6 +215,7 @@ def report(results: Sequence[Result]) -> Table:
             f"{each.commit:.2f}",
             f"{each.turn:.2f}",
             _coloured(each.turn_ratio),
+            f"{each.read:.1f}",
             f"{each.batch:.1f}",
             _coloured(each.batch_ratio),
         )
@@ -203,19 +235,24 @@ def main() -> None:
     parser.add_argument("--full", action="store_true", help="up to 1,000,000 sessions")
     parser.add_argument("--rounds", type=int, default=200, help="turns measured at each size, at most 450")
     parser.add_argument("--messages", type=int, help="messages of each session; an even number")
+    parser.add_argument("--shared-buffers", metavar="SIZE", help="PostgreSQL's, such as 2GB; 128MB without")
     given = parser.parse_args()
     console = Console(stderr=True, highlight=False, width=110)
     sizes = tuple(given.sizes) or ((*SIZES, MILLION) if given.full else SIZES)
     if min(sizes) < min(SIZES):
         parser.error(f"a size is at least {min(SIZES):,}, not {min(sizes):,}")
     messages = given.messages or (4 if given.full else 10)
-    with stores(sizes, messages, lambda text: console.print(f"[dim]{text}[/]")) as adapters:
-        results = measure(adapters, messages, min(given.rounds, 450))
+    with stores(sizes, messages, lambda text: console.print(f"[dim]{text}[/]"), given.shared_buffers) as (
+        adapters,
+        pages,
+    ):
+        results = measure(adapters, messages, min(given.rounds, 450), pages)
     console.print(report(results))
     line = {
         "benchmark": "growth",
         "at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "rounds": given.rounds,
+        "shared_buffers": given.shared_buffers or "128MB",
         "machine": machine(),
         "results": [asdict(each) for each in results],
     }
