@@ -34,6 +34,7 @@ from inturn.turns.connection import connect
 from inturn.turns.publishing import count_messages, publish_delivery, publish_turn
 
 from .inbox import InboxKeeper
+from .processors import OneProcessor, schedule_as_batch
 from .results import Results
 from .time_limit import TimeLimit
 
@@ -102,11 +103,15 @@ class Runtime:
         )
         self.inbox = open_inbox(settings)
         self.keeper = None if self.inbox is None else InboxKeeper(self.inbox, self.mailbox, INBOX_SECONDS)
+        self.processor = OneProcessor() if settings.one_processor else None
         self._store_ready = False
         self._end_tracing = start_tracing("worker") if settings.traces_endpoint else None
 
     def start(self) -> None:
         """Start the threads; the store may still be on its way."""
+        schedule_as_batch()
+        if self.processor is not None:
+            self.processor.start()
         try:
             self.prepare_store()
         except StoreUnavailableError as error:
@@ -134,6 +139,8 @@ class Runtime:
 
     def close(self) -> None:
         """Stop the threads and give the connections back."""
+        if self.processor is not None:
+            self.processor.stop()
         self.out_sweeper.stop()
         self.sweeper.stop()
         if self.keeper is not None:

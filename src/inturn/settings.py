@@ -108,6 +108,11 @@ class Settings(BaseSettings):
     turn_seconds: float = Field(
         300.0, ge=0, description="How long one try of one turn may take; 0: as long as it likes."
     )
+    one_processor: bool = Field(
+        False,
+        description="Each worker process keeps its threads on one processor, and moves them together: more "
+        "turns where the worker's own work is the limit (Linux).",
+    )
     max_attempts: int = Field(5, ge=1, description="Tries of one turn before it is recorded as failed.")
     retry_seconds: Seconds = Field(
         1.0, description="The wait after a turn's first failure; doubles each time."
