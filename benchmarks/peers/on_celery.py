@@ -1,6 +1,6 @@
 """Celery, doing the same work: without a lock, with a lock that waits, or with one that has the task retried.
 
-`BENCH_VARIANT` is `unlocked`, `lock` or `retry`.
+`BENCH_VARIANT` is `unlocked`, `lock` or `retry`. With `BENCH_PROCESSOR` the worker keeps to that processor.
 """
 
 from __future__ import annotations
@@ -15,6 +15,9 @@ from benchmarks.peers import work
 
 VARIANT = os.environ.get("BENCH_VARIANT", "unlocked")
 LOCK_SECONDS = 60
+
+if processor := os.environ.get("BENCH_PROCESSOR"):
+    os.sched_setaffinity(0, {int(processor)})  # before there are threads, which inherit it
 
 app = Celery("peers", broker=work.redis_url(0))
 app.conf.update(task_ignore_result=True, broker_connection_retry_on_startup=True)

@@ -71,16 +71,15 @@ def inturn(
     )
 
 
-def _celery(variant: str, pool: str = "threads", slots: int = 16) -> Peer:
+def _celery(name: str, variant: str, **env: str) -> Peer:
     return Peer(
-        name=f"celery-{variant}" if pool == "threads" else f"celery-{variant}-{pool}",
+        name=name,
         module="on_celery",
         worker=[
-            *(PYTHON, "-m", "celery", "-A", "benchmarks.peers.on_celery", "worker", "-P", pool),
-            *("-c", str(slots), "-l", "WARNING"),
+            *(PYTHON, "-m", "celery", "-A", "benchmarks.peers.on_celery", "worker", "-P", "threads"),
+            *("-c", "16", "-l", "WARNING"),
         ],
-        env={"BENCH_VARIANT": variant, "BENCH_CONNECTIONS": str(slots if pool == "threads" else 1)},
-        slots=slots,
+        env={"BENCH_VARIANT": variant, **env},
     )
 
 
@@ -93,12 +92,15 @@ PEERS = {
     peer.name: peer
     for peer in (
         inturn(),
-        _celery("unlocked"),
-        _celery("lock"),
-        _celery("retry"),
+        inturn("inturn-one-processor", env={"INTURN_ONE_PROCESSOR": "true"}),
+        _celery("celery-unlocked", "unlocked"),
+        _celery("celery-unlocked-one-processor", "unlocked", BENCH_PROCESSOR="0"),
+        _celery("celery-lock", "lock"),
+        _celery("celery-retry", "retry"),
         _own("procrastinate", "on_procrastinate"),
         _own("procrastinate-poll-0.02", "on_procrastinate", BENCH_POLL="0.02"),
         _own("dbos-poll-0.02", "on_dbos", BENCH_POLL="0.02"),
+        _own("saq", "on_saq"),
         Peer(
             name="dramatiq",
             module="on_dramatiq",
