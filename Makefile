@@ -9,6 +9,10 @@ ARGS ?=
 export PYRIGHT_PYTHON_CACHE_DIR := $(CURDIR)/.cache
 export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
 
+# Tests start hundreds of interpreters. Compiled code is kept for them, below .cache, also where the environment
+# says that none may be written beside the source.
+compiled := env -u PYTHONDONTWRITEBYTECODE PYTHONPYCACHEPREFIX=$(CURDIR)/.cache/compiled
+
 help: ## this list
 	@sed -n 's/^\([a-z]*\):.*## /make \1	/p' $(MAKEFILE_LIST) | expand -t 14
 
@@ -16,7 +20,7 @@ demo: runtime ## conversations through two workers, one of them killed half way,
 	@$(bin)/inturn demo $(ARGS)
 
 test: setup ## all tests; ARGS="-k words" chooses some, ARGS=--everything leaves no variant of a store out
-	@$(bin)/pytest --numprocesses 4 --dist worksteal $(ARGS)
+	@$(compiled) $(bin)/pytest --numprocesses 4 --dist worksteal $(ARGS)
 
 faults: setup ## a load of turns while everything fails, and the count of what came of it; ARGS="--help" tells more
 	@$(bin)/python -m tests.faults $(ARGS)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import signal
 from collections.abc import Iterator
 
 import pytest
@@ -11,6 +12,7 @@ from redis import Redis
 
 from inturn.embedded.valkey import EmbeddedValkey
 from tests.keys import keys_of, keys_without_ttl
+from tests.order import deal
 from tests.servers import postgres
 from tests.servers_cluster import ValkeyCluster, valkey_cluster
 
@@ -23,10 +25,23 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--everything", action="store_true", help="leave no part of any variant out")
 
 
+def pytest_configure() -> None:
+    """Let Ctrl-C reach what tests start, also where a shell runs the tests in the background, without it."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.hookimpl(trylast=True)  # after those who choose tests, or order them by their fixtures
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out of variants what would show the same thing many times."""
-    if config.getoption("--everything"):
-        return
+    """Leave out of variants what would show the same thing many times, and deal the rest to processes."""
+    if not config.getoption("--everything"):
+        leave_out_variants(config, items)
+    processes = getattr(config, "workerinput", {}).get("workercount", 1)
+    if processes > 1:
+        items[:] = deal(items, processes)
+
+
+def leave_out_variants(config: pytest.Config, items: list[pytest.Item]) -> None:
     variants = [
         item for item in items if isinstance(item, pytest.Function) and item.get_closest_marker("variant")
     ]

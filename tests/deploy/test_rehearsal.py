@@ -30,7 +30,7 @@ from tests.nodes import ROOT, ProcessContainer, clean_environment
 from tests.servers import own_postgres
 from tests.waiting import wait_until
 
-pytestmark = [pytest.mark.process, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.process, pytest.mark.long, pytest.mark.timeout(600)]
 
 SERVICES: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]
 READY = {

@@ -26,6 +26,7 @@ def run(**options: Any) -> Outcome:
 
 
 @pytest.mark.process
+@pytest.mark.long
 @pytest.mark.timeout(400)
 def test_nothing_is_lost_doubled_or_out_of_turn_whatever_fails() -> None:
     outcome = run(turns=600, sessions=30, minutes=0.5, hits=1, outages=1, outage_seconds=3.0, concurrency=8)
@@ -42,6 +43,7 @@ def test_nothing_is_lost_doubled_or_out_of_turn_whatever_fails() -> None:
 
 
 @pytest.mark.process
+@pytest.mark.long
 @pytest.mark.timeout(300)
 def test_a_broken_inturn_is_found() -> None:
     outcome = run(turns=100, sessions=10, minutes=0.1, hits=0, outages=0, faults=False, plant="forget")

@@ -252,9 +252,7 @@ def test_what_interrupts_is_answered_with_the_same_users_messages_before_it_and_
     offer(mailbox, MERGE, "t3")
     offer(mailbox, INTERRUPT, "t4", "t5")
 
-    assert mailbox.finish(lease, "t1", go_on=True).head == head(
-        "t2", waiting=4, behind=["t3", "t4", "t5"]
-    )
+    assert mailbox.finish(lease, "t1", go_on=True).head == head("t2", waiting=4, behind=["t3", "t4", "t5"])
     assert mailbox.finish(lease, "t2", go_on=True).head == head("t3", "t4", "t5")
 
 

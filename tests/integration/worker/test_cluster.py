@@ -15,7 +15,7 @@ from tests.integration.worker.conftest import StartWorker
 from tests.servers_cluster import ValkeyCluster
 from tests.waiting import wait_until
 
-pytestmark = pytest.mark.process
+pytestmark = [pytest.mark.process, pytest.mark.long]
 
 SESSIONS = [f"s{number}" for number in range(6)]
 """Some on each node."""

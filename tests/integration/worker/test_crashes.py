@@ -10,7 +10,9 @@ import pytest
 
 from inturn.client import Client
 from inturn.persistence import MessageQuery, PersistenceAdapter
+from inturn.settings import Settings
 from inturn.turns import Mailbox
+from inturn.turns.connection import connect
 from tests.agents import read_journal
 from tests.integration.worker.conftest import StartWorker
 from tests.waiting import wait_until
@@ -92,10 +94,14 @@ def test_a_paused_workers_late_commit_is_refused(
 
 
 def test_a_message_that_the_broker_lost_is_sent_again(
-    start_worker: StartWorker, client: Client, mailbox: Mailbox, fast: dict[str, str]
+    start_worker: StartWorker, client: Client, turn_settings: Settings, fast: dict[str, str]
 ) -> None:
-    # As a crash between "offered" and "published" leaves it, or a broker that dropped the message.
-    mailbox.offer("s", "s:lost", '{"kind": "respond", "session_id": "s", "message": "hello"}')
+    # As a crash between "offered" and "published" leaves it, or a broker that dropped the message. Until a
+    # worker has seen a turn, its grace time is that of whoever offered it.
+    producers = turn_settings.model_copy(update={"grace_seconds": 1.0})
+    with connect(producers) as redis:
+        turn = '{"kind": "respond", "session_id": "s", "message": "hello"}'
+        Mailbox(redis, producers).offer("s", "s:lost", turn)
     start_worker(**fast, INTURN_GRACE_SECONDS="1")
 
     assert client.handle("s", "lost").get(timeout=30).message == "you said: hello"

@@ -484,9 +484,10 @@ def test_a_message_that_the_broker_lost_is_sent_again(
     worker = start_worker(**fast, INTURN_CHANNELS="", INTURN_GRACE_SECONDS="1")
     say("s", "hello", turn_id="1").get(timeout=30)
     worker.kill("SIGKILL")
-    with Redis.from_url(turn_settings.broker) as redis, connect(turn_settings) as connected:
+    drivers = turn_settings.model_copy(update={"grace_seconds": 1.0})
+    with Redis.from_url(turn_settings.broker) as redis, connect(drivers) as connected:
         redis.delete(*redis.scan_iter("inturn-out:*"), *redis.scan_iter("delivery*"))
-        Deliveries(connected, turn_settings).offer("s", "s:1", "recording")
+        Deliveries(connected, drivers).offer("s", "s:1", "recording")
     start_worker(**fast, INTURN_GRACE_SECONDS="1")
 
     wait_until(lambda: receiver.texts() == ["you said: hello"], timeout=60)

@@ -209,7 +209,12 @@ def test_without_the_setting_nothing_is_counted(start_worker: StartWorker, clien
 
 @pytest.fixture
 def beat(tmp_path: Path, worker_env: dict[str, str], port: int) -> Iterator[ProcessContainer]:
-    env = {**clean_environment(), **worker_env, "INTURN_METRICS_PORT": str(port)}
+    env = {
+        **clean_environment(),
+        **worker_env,
+        "INTURN_METRICS_PORT": str(port),
+        "INTURN_CLEANUP_SECONDS": "1",
+    }
     command = [sys.executable, "-m", "celery", "-A", "worker", "beat", "-s", str(tmp_path / "schedule")]
     beat = ProcessContainer("beat", command, directory=tmp_path, env=env, prompt="metrics ready")
     beat.start()

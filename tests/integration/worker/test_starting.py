@@ -15,7 +15,7 @@ from tests.nodes import clean_environment
 from tests.servers import own_postgres
 from tests.waiting import wait_until
 
-pytestmark = pytest.mark.process
+pytestmark = [pytest.mark.process, pytest.mark.long]
 
 
 @pytest.mark.parametrize("pool", ["threads", "prefork"])
