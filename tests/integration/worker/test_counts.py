@@ -63,8 +63,8 @@ RUNNING = {
         {"begin": 2, "finish": 10, "message to turns": 1}, 13, 298, {"SELECT": 4, "WITH": 10}, 14
     ),
 }
-"""What it costs a worker to run them: eight turns of a session in one go. The first one loads it, and the second
-one looks up its own ID with those behind it."""
+"""What it costs a worker to run them: eight turns of a session in one go. The first one loads it, and the
+second one looks up its own ID with those behind it."""
 
 CASES: dict[str, Callable[[Client, str], list[TurnHandle]]] = {
     "first turn of a session": lambda client, session: [client.respond(session, "hello")],

@@ -63,15 +63,17 @@ def test_redis_loses_everything_in_mid_run_three_times(
     for _ in range(2):
         start_worker(concurrency=4)
     sessions = [f"s{number}" for number in range(12)]
+    losses = (2, 4, 6)
+    # Before a loss, so long that something is there to be lost.
+    texts = [f"message {round_} sleep {1 if round_ in losses else 0.05}" for round_ in range(9)]
     accepted: list[Accepted] = []
     with Redis.from_url(broker_url) as redis:
-        for round_ in range(9):
+        for round_, text in enumerate(texts):
             for session_id in sessions:
                 # A message that comes right after the loss must not overtake those that were lost.
-                text = f"message {round_} sleep 0.05"
                 handle = client.respond(session_id, text, turn_id=f"t{round_}")
                 accepted.append(Accepted(session_id, handle.turn_id, len(accepted), utcnow()))
-            if round_ in (2, 4, 6):
+            if round_ in losses:
                 assert not ended(inbox, sessions), "nothing was lost: nothing would be shown"
                 redis.flushall()
 
@@ -80,7 +82,7 @@ def test_redis_loses_everything_in_mid_run_three_times(
     assert verdict.ok, verdict.explain()
     assert verdict.committed == len(accepted)
     for session_id in sessions:
-        assert said(store, session_id) == [f"message {round_} sleep 0.05" for round_ in range(9)]
+        assert said(store, session_id) == texts
 
 
 def test_turns_are_accepted_while_redis_is_away_and_run_in_order_when_it_is_back(
