@@ -317,6 +317,7 @@ def expect_letters(house: House, session_id: str, number: int) -> None:
     wait_until(lambda: len(house.client.dead.find(session_id)) == number)
 
 
+@pytest.mark.long
 def test_ten_thousand_sessions_are_paged(house: House, browser: Browser) -> None:
     # In Redis, which takes so many fastest.
     env = {**house.env, "DATABASE_URL": house.env["REDIS_URL"], "INTURN_CONSOLE_USERS": OPERATORS}

@@ -21,6 +21,9 @@ class Quiet(SimpleHTTPRequestHandler):
         pass
 
 
+pytestmark = pytest.mark.long  # the site is built first
+
+
 @pytest.fixture(scope="module")
 def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     site: Path = built_site(tmp_path_factory)

@@ -214,6 +214,7 @@ def test_ctrl_c_stops_dev_in_order(tmp_path: Path, valkey: EmbeddedValkey) -> No
     assert lines[-1] == {"process": "inturn", "line": "stopped"}
 
 
+@pytest.mark.long
 def test_the_demo_shows_its_verdict(tmp_path: Path) -> None:
     conversations = ROOT / "examples" / "conversations.jsonl"
     # A shell that is set up for somebody's servers: nothing of the demo may reach them.

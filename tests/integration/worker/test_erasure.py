@@ -91,6 +91,7 @@ def plant(client: Client, store: PersistenceAdapter, redis: Redis, settings: Set
 
 
 @pytest.mark.parametrize("store_kind", ["sqlite", "postgresql"])
+@pytest.mark.long
 def test_nothing_is_left_and_a_paused_worker_brings_nothing_back(
     start_worker: StartWorker,
     start_web: StartWeb,

@@ -14,6 +14,7 @@ from tests.integration.worker.conftest import StartWorker
 pytestmark = pytest.mark.process
 
 
+@pytest.mark.long
 def test_a_hundred_waiting_turns_delay_no_other_session_by_more_than_one_turn(
     start_worker: StartWorker, client: Client, journal: Path
 ) -> None:

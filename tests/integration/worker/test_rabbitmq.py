@@ -210,6 +210,7 @@ def test_replies_are_delivered(
     assert messages(rabbitmq, DELIVERY_QUEUE) == 0
 
 
+@pytest.mark.long
 def test_a_delivery_whose_message_is_refused_holds_up_no_turn_and_goes_out_later(
     start_worker: StartWorker, client: Client, rabbitmq: OwnRabbitMQ, fast: dict[str, str]
 ) -> None:

@@ -21,6 +21,7 @@ pytestmark = pytest.mark.process
 @pytest.mark.parametrize(
     ("file", "latency"), [("examples/conversations.jsonl", "0.2"), ("../shared/data/dialogues.jsonl", "0.05")]
 )
+@pytest.mark.long
 def test_nothing_is_lost_doubled_or_reordered_when_a_worker_is_killed_and_one_is_paused(
     file: str,
     latency: str,

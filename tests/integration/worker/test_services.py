@@ -19,6 +19,7 @@ pytestmark = [pytest.mark.process, needs_recordings]
 
 
 @pytest.mark.timeout(300)
+@pytest.mark.long
 def test_every_turn_among_those_of_all_conversations_comes_to_what_was_recorded(
     start_worker: StartWorker, client: Client, store: PersistenceAdapter
 ) -> None:

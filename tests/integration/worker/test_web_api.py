@@ -62,6 +62,7 @@ def url(
     phases=[Phase.explicit, Phase.generate],
     suppress_health_check=list(HealthCheck),
 )
+@pytest.mark.long
 def test_nothing_breaks_it_and_every_answer_is_as_described(case: Any, url: str) -> None:
     # There is no worker here that could erase a user: that is answered with 503, as described.
     needs_worker = case.operation.label == "DELETE /users/{user_id}"

@@ -21,6 +21,7 @@ pytestmark = needs_recordings
 @pytest.mark.parametrize(
     ("streams", "knows_next"), [(False, True), (True, False)], ids=["whole", "streamed with wrong guesses"]
 )
+@pytest.mark.long
 def test_every_turn_of_every_conversation_comes_to_what_was_recorded(streams: bool, knows_next: bool) -> None:
     def take(bot: Agent, turn: RecordedTurn) -> Response:
         return streamed(bot, turn.text) if streams else bot.respond(turn.text)
@@ -28,6 +29,7 @@ def test_every_turn_of_every_conversation_comes_to_what_was_recorded(streams: bo
     converse(take, knows_next=knows_next)
 
 
+@pytest.mark.long
 def test_turns_that_break_off_at_every_question_to_the_model_come_to_the_same() -> None:
     breaks: list[ProviderUnavailableError] = []
 
