@@ -152,8 +152,11 @@ def message_row(message: Message) -> Row:
 
 def message_from_row(row: Mapping[str, Any]) -> Message:
     """Decode a message."""
-    fields = {**row, "tool_calls": _decoded(row["tool_calls"]), "event": _decoded(row["event"])}
-    return _stored(Message, fields, row["session_id"])
+    return _stored(Message, _message_fields(row), row["session_id"])
+
+
+def _message_fields(row: Mapping[str, Any]) -> dict[str, Any]:
+    return {**row, "tool_calls": _decoded(row["tool_calls"]), "event": _decoded(row["event"])}
 
 
 def messages_from_json(text: str) -> list[Message]:
@@ -163,6 +166,14 @@ def messages_from_json(text: str) -> list[Message]:
     except ValidationError:
         # One by one, to say which cannot be read; or it is but nested more deeply than pydantic reads.
         return [message_from_row(row) for row in json.loads(text)]
+
+
+def messages_from_rows(found: Sequence[Mapping[str, Any]]) -> list[Message]:
+    """Decode messages, all in one go."""
+    try:
+        return _MESSAGES.validate_python([_message_fields(row) for row in found])
+    except ValidationError:
+        return [message_from_row(row) for row in found]  # one by one, to say which cannot be read
 
 
 _MESSAGES = TypeAdapter(list[Message])

@@ -33,6 +33,7 @@ from inturn.persistence.adapter import (
     MessageQuery,
     Page,
     PersistenceAdapter,
+    Recorded,
     SessionQuery,
     Target,
 )
@@ -78,6 +79,7 @@ class SQLAlchemyAdapter(PersistenceAdapter):
         self._engines = _engines(source, pool_size)
         sessions = self._tables.sessions
         self._load_query = _load_query(*self._tables)
+        self._recorded_query = _recorded_query(sessions, self._tables.turns)
         self._update = update(sessions).where(
             sessions.c.id == bindparam("this_id"),
             sessions.c.version == bindparam("expected_version"),
@@ -114,7 +116,7 @@ class SQLAlchemyAdapter(PersistenceAdapter):
         messages = [message for _, message, _ in found if message["id"] is not None]
         return Loaded(
             rows.session_from_row(session),
-            [rows.message_from_row(message) for message in messages],
+            rows.messages_from_rows(messages),
             None if turn_id is None or turn["session_id"] is None else rows.turn_from_row(turn, turn_id),
         )
 
@@ -156,6 +158,13 @@ class SQLAlchemyAdapter(PersistenceAdapter):
         if written:
             return Committed(saved, numbered, turn)
         return self._explained(session, expected_version, turn, taken=taken)
+
+    def recorded(self, session_id: str, turn_ids: Sequence[str]) -> Recorded:
+        """See `PersistenceAdapter.recorded`."""
+        keys = rows.turn_keys(session_id, turn_ids)
+        found = self._read(self._recorded_query, {"this_id": session_id, "these_turns": list(keys)})
+        known = frozenset(keys[turn["turn_id"]] for _, turn in found if turn["turn_id"] is not None)
+        return Recorded(found[0][0]["version"] if found else 0, known)
 
     def find_sessions(self, query: SessionQuery) -> Page[SessionState]:
         """See `PersistenceAdapter.find_sessions`."""
@@ -315,6 +324,17 @@ def _load_query(sessions: Table, messages: Table, turns: Table) -> Select[Any]:
         )
         .where(sessions.c.id == bindparam("this_id"))
         .order_by(window.c.nth.desc())
+    )
+
+
+def _recorded_query(sessions: Table, turns: Table) -> Select[Any]:
+    """One session's version, in a row for each of the turns that it has, or alone."""
+    asked = turns.c.turn_id.in_(bindparam("these_turns", expanding=True))
+    return (
+        select(*_labelled(0, {"version": sessions.c.version}), *_labelled(1, {"turn_id": turns.c.turn_id}))
+        .select_from(sessions)
+        .outerjoin(turns, and_(turns.c.session_id == sessions.c.id, asked))
+        .where(sessions.c.id == bindparam("this_id"))
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
@@ -16,6 +17,7 @@ from inturn.persistence.adapter import (
     MessageQuery,
     Page,
     PersistenceAdapter,
+    Recorded,
     SessionQuery,
     Target,
 )
@@ -92,8 +94,7 @@ class SQLiteAdapter(PersistenceAdapter):
                 return None
             found = self._all(cursor, "load_messages", parameters) if last_messages else []
             turn = None if turn_id is None else self._turn(cursor, session_id, turn_id)
-        messages = [rows.message_from_row(row) for row in reversed(found)]
-        return Loaded(rows.session_from_row(session), messages, turn)
+        return Loaded(rows.session_from_row(session), rows.messages_from_rows(found[::-1]), turn)
 
     def commit(
         self,
@@ -122,6 +123,15 @@ class SQLiteAdapter(PersistenceAdapter):
             if turn_row is not None:
                 cursor.execute(self._queries["remember_turn"], turn_row)
         return Committed(saved, numbered, turn)
+
+    def recorded(self, session_id: str, turn_ids: Sequence[str]) -> Recorded:
+        """See `PersistenceAdapter.recorded`."""
+        keys = rows.turn_keys(session_id, turn_ids)
+        parameters = {"id": session_id, "turn_ids": json.dumps(list(keys))}
+        with transaction(self._connections, write=False) as cursor:
+            found = self._all(cursor, "recorded", parameters)
+        known = frozenset(keys[row["turn_id"]] for row in found if row["turn_id"] is not None)
+        return Recorded(found[0]["version"] if found else 0, known)
 
     def find_sessions(self, query: SessionQuery) -> Page[SessionState]:
         """See `PersistenceAdapter.find_sessions`."""

@@ -61,6 +61,12 @@ SELECT {message_columns} FROM {messages} WHERE session_id = :id ORDER BY sequenc
 -- name: load_turn
 SELECT result, created_at FROM {turns} WHERE session_id = :id AND turn_id = :turn_id
 
+-- name: recorded
+SELECT s.version, t.turn_id
+FROM {sessions} AS s
+LEFT JOIN {turns} AS t ON t.session_id = s.id AND t.turn_id IN (SELECT value FROM json_each(:turn_ids))
+WHERE s.id = :id
+
 -- name: current
 SELECT version, message_count FROM {sessions} WHERE id = :id
 
