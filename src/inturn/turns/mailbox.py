@@ -1,21 +1,20 @@
 """Mailbox: the waiting turns of every session, and the leases, as typed calls of the Lua scripts.
 
-Each method is one script and one round trip (`renew_all` and `sweep` are one pipeline, for each node of a
-cluster); the contract of a
-script stands at the head of its file in `lua/`. Every call may be repeated: redis-py itself repeats a call
-whose answer was lost.
+Each method is one script and one round trip (`renew_all` and `sweep` are pipelines, for each node of a
+cluster); the contract of a script stands at the head of its file in `lua/`. Every call may be repeated:
+redis-py itself repeats a call whose answer was lost.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from inturn.envelopes import Envelopes
 from inturn.errors import MailboxError
 from inturn.settings import Settings
-from inturn.turns.batch import Call, send
+from inturn.turns.batch import Call, cluster_of, send
 from inturn.turns.connection import redis_errors
 from inturn.turns.keys import Keys
 from inturn.turns.lease import Lease
@@ -129,6 +128,7 @@ class Mailbox:
         self._keys = Keys(prefix or settings.key_prefix)
         self._envelopes = Envelopes.of(settings) if prefix is None else Envelopes.none()
         self._scripts = Scripts(redis, *_NAMES, common="common")
+        self._buckets_together = cluster_of(redis) is None
         self._lease_ms = _ms(settings.lease_seconds)
         self._grace_ms = _ms(settings.grace_seconds)
         self._done_ms = _ms(settings.done_seconds)
@@ -237,21 +237,27 @@ class Mailbox:
         if failure is not None:
             raise failure
 
-    def sweep(self, *, limit: int = 100, backlog: bool = False) -> Iterator[Kicked]:
+    def sweep(self, *, limit: int = 100, backlog: Callable[[], bool] = lambda: False) -> Iterator[Kicked]:
         """Claim the overdue sessions, `limit` of each bucket at a time, until none is left.
 
-        `backlog`: many messages wait in the broker, so sessions that were woken before are left alone for a
-        while. What is yielded has been claimed by this call alone and wants its message published. Where a
-        node of a cluster is away, that is raised once the buckets of the others are done.
+        `backlog` is asked once, and only if some are overdue: do many messages wait in the broker? Then
+        sessions that were woken before are left alone for a while. What is yielded has been claimed by this
+        call alone and wants its message published. Where a node of a cluster is away, that is raised once
+        the buckets of the others are done.
         """
         buckets: list[str] = self._keys.indexes
+        many: int | None = None
         failure: MailboxError | None = None
         while buckets:
-            found = self._scripts.pipeline_each([("due", [index], (limit,)) for index in buckets])
+            found = self._due(buckets, limit)
             failure = next((due for due in found if isinstance(due, MailboxError)), failure)
             found = [[] if isinstance(due, MailboxError) else due for due in found]
             sessions = [session for due in found for session in due]
-            args = (self._grace_ms, LONGEST_WAIT_MS, int(backlog))
+            if not sessions:
+                break
+            if many is None:
+                many = int(backlog())
+            args = (self._grace_ms, LONGEST_WAIT_MS, many)
             kicks = [("kick", self._keys.of_session(session), (session, *args)) for session in sessions]
             for session, reply in zip(sessions, self._scripts.pipeline_each(kicks), strict=True):
                 if isinstance(reply, MailboxError):
@@ -378,6 +384,20 @@ class Mailbox:
                     attempts = int(state.get(f"att:{turn_id}", 0))
                     payload = self._envelopes.open(session_id, payloads[turn_id])
                     yield Item(session_id, turn_id, payload, attempts, live and place == 0)
+
+    def _due(self, buckets: Sequence[str], limit: int) -> list[Any]:
+        """The overdue sessions of each bucket, or the error that came for it; one call where that can be."""
+        from redis.exceptions import ClusterCrossSlotError
+
+        if self._buckets_together:
+            [reply] = self._scripts.pipeline_each([("due", buckets, (limit,))])
+            if not isinstance(reply, MailboxError):
+                return list(reply)
+            if not isinstance(reply.__cause__, ClusterCrossSlotError):
+                return [reply] * len(buckets)
+            self._buckets_together = False  # a proxy in front of several servers
+        replies = self._scripts.pipeline_each([("due", [index], (limit,)) for index in buckets])
+        return [reply if isinstance(reply, MailboxError) else reply[0] for reply in replies]
 
     def _head(
         self,

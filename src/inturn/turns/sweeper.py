@@ -25,11 +25,12 @@ class Sweeper:
     """Finds sessions whose owner died (at once, urgently) and whose message was lost (after the grace time).
 
     It runs in every worker process rather than in beat, because it is what makes a lossy broker safe, and
-    must not have a single point of failure. Sweeping costs two pipelines, however many sessions wait, and a
-    third where the number of turns in all is limited: with each sweep that number is looked at.
+    must not have a single point of failure. A sweep that finds nothing costs one script for all buckets (in a
+    cluster a pipeline of them for each node), however many sessions wait; those that are overdue cost a
+    pipeline more, and so does a limit of all turns: with each sweep their number is looked at.
     A process that is about to end leaves it to the others: `unless` is asked before each sweep. `queued` says
-    how many messages wait in the broker: if they are many, a session is not soon woken again. `name` tells in
-    the log what waits in the mailboxes.
+    how many messages wait in the broker, and is asked only where sessions are overdue: if they are many, a
+    session is not soon woken again. `name` tells in the log what waits in the mailboxes.
     """
 
     def __init__(
@@ -71,7 +72,7 @@ class Sweeper:
         self._mailbox.pressure.look()
         woken = 0
         failure: Exception | None = None
-        for kicked in self._mailbox.sweep(backlog=self._queued() > BACKLOG):
+        for kicked in self._mailbox.sweep(backlog=lambda: self._queued() > BACKLOG):
             if failure is None:
                 try:
                     self._wake(kicked)

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import SecretStr
 from redis import Redis
 
-from inturn.errors import ConfigurationError, MailboxUnavailableError
+from inturn.errors import ConfigurationError, MailboxError, MailboxUnavailableError
 from inturn.settings import Settings, load_settings
 from inturn.turns import Deliveries, Kicked, Lease, Mailbox, Streams, Write
 from inturn.turns.connection import connect
@@ -108,6 +109,30 @@ def test_what_concerns_sessions_of_all_nodes_is_one_call(
         assert deliveries.offer(session, "t", "slack").publish
     assert [view.session_id for view in deliveries.overview("s3")] == ["s3"]
     assert len(list(deliveries.overview())) == len(SESSIONS)
+
+
+def test_buckets_that_cannot_be_asked_together_are_asked_one_by_one(
+    settings: Settings, cluster: ValkeyCluster
+) -> None:
+    # To a client that knows of no cluster one of its nodes is a server that refuses keys of several slots, as
+    # a proxy in front of several servers is.
+    keys = Keys(settings.key_prefix)
+    node = cluster.node_of(keys.of_session("s")[0])
+    alone = settings.model_copy(update={"redis_cluster": False, "redis_url": SecretStr(node.url)})
+    with connect(alone) as client:
+        mailbox = Mailbox(client, alone)
+        begin(mailbox, "s")
+        make_overdue(cluster, keys, "s")
+        woken: list[Kicked] = []
+
+        def sweep() -> None:
+            for kicked in mailbox.sweep():
+                woken.append(kicked)  # also what comes before the error
+
+        with pytest.raises(MailboxError, match="refused"):  # by the other nodes' buckets
+            sweep()
+
+    assert woken == [Kicked("s", "t", True)]
 
 
 def test_a_limit_in_all_counts_every_node(redis: Redis, make_settings: Callable[..., Settings]) -> None:
