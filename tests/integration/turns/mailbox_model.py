@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 from zlib import crc32
 
@@ -20,6 +20,8 @@ from tests.integration.turns.test_overlap import REJECT, head
 SHARES = [500, 3000, 6000]
 LONG_QUIET_MS = 60_000
 MOST_WAITING = 9
+BEHIND = 8
+"""The most turns behind a head that `finish` tells of."""
 STILL: dict[str, Any] = {
     "max_waiting": MOST_WAITING,
     "lease_seconds": 600,
@@ -219,7 +221,10 @@ def machine(mailbox: Mailbox, redis: Redis, keys: Keys) -> type[RuleBasedStateMa
             elif model.quiet:
                 wanted = Finished("quiet")
             elif go_on:
-                wanted = Finished("next", head=model.hand_out())
+                handed = model.hand_out()
+                assert model.begun is not None
+                behind = tuple(turn.id for turn in model.waiting[model.begun :][:BEHIND])
+                wanted = Finished("next", head=replace(handed, behind=behind))
             else:
                 wanted = Finished("yield", publish=model.waiting[0].id)
             if wanted.outcome == "next":
