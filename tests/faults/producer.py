@@ -1,8 +1,8 @@
 """A producer: offers its turns as webhooks do, which come again, with the same ID, until they are answered.
 
-It keeps a log of what it was told yes for, and goes on after that when it was killed. What it was not told
-yes for before it died comes again. `python -m tests.faults.producer <index> <start>` with the load in the
-environment.
+It keeps a log of what it offers, and one of what it was told yes for, and goes on after that when it was
+killed. What it was not told yes for before it died comes again, also where enough was offered meanwhile: it
+may have been accepted. `python -m tests.faults.producer <index> <start>` with the load in the environment.
 """
 
 from __future__ import annotations
@@ -49,7 +49,9 @@ class Producer:
         self._log = os.open(log_file(directory, index), os.O_WRONLY | os.O_APPEND | os.O_CREAT)
         self._others = log_file(directory, (index + 1) % load.producers)
         self._index = index
+        self._offers = os.open(directory / f"offered.{index}.jsonl", os.O_RDWR | os.O_APPEND | os.O_CREAT)
         self._told = {(session_id, number) for session_id, number, *_ in read_log(directory, index)}
+        self._untold = frozenset(self._offered() - self._told)
         self._client = DyingClient()
         self._client.control = here()
         self._calls = ThreadPoolExecutor(4 * THREADS)
@@ -64,19 +66,34 @@ class Producer:
     def _offer_all(self, lane: int) -> None:
         for turn in self._load.plan():
             if turn.is_more and self._client.control.enough.exists():
-                return
+                break
             mine = self._load.lane(turn.session_id, THREADS) == (self._index, lane)
             if not mine or (turn.session_id, turn.number) in self._told:
                 if turn.is_more:
                     time.sleep(max(0.0, self._start + turn.due - time.monotonic()))
                 continue
             time.sleep(max(0.0, self._start + turn.due - time.monotonic()))
-            self._offer(turn)
-            self._note(turn.session_id, turn.number, utcnow().isoformat(), releases.VERSION)
+            self._have_accepted(turn)
             if random.random() < AGAIN:
                 self._call(turn)
             if random.random() < AGAIN:
                 self._offer_anothers()
+        for session_id, number in sorted(self._untold):
+            mine = self._load.lane(session_id, THREADS) == (self._index, lane)
+            if mine and (session_id, number) not in self._told:
+                self._have_accepted(Turn(session_id, number, 0))
+
+    def _have_accepted(self, turn: Turn) -> None:
+        """Offer it until it is answered, and note before and after that it was."""
+        os.write(self._offers, (json.dumps([turn.session_id, turn.number]) + "\n").encode())
+        self._offer(turn)
+        self._note(turn.session_id, turn.number, utcnow().isoformat(), releases.VERSION)
+        self._told.add((turn.session_id, turn.number))
+
+    def _offered(self) -> set[tuple[str, int]]:
+        """What it offered in former lives; a line that a death cut short was not offered yet."""
+        lines = os.pread(self._offers, os.fstat(self._offers).st_size, 0).split(b"\n")[:-1]
+        return {(session_id, number) for session_id, number in map(json.loads, lines)}
 
     def _offer(self, turn: Turn) -> None:
         """Send the event until it is answered, also while the call before still hangs."""

@@ -335,6 +335,12 @@ def machine(mailbox: Mailbox, redis: Redis, keys: Keys) -> type[RuleBasedStateMa
                 assert mailbox.queue(side.session) == [turn.id for turn in side.model.waiting]
 
         @invariant()
+        def nobody_owns_what_is_empty(self) -> None:
+            for side in self.sides:
+                if not side.model.waiting:
+                    assert redis.hget(keys.of_session(side.session)[3], "owner") is None
+
+        @invariant()
         def the_bucket_counts_what_waits(self) -> None:
             depth: Any = redis.get(keys.of_session(self.session)[5])
             waiting = sum(len(side.model.waiting) for side in self.sides)
