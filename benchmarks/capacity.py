@@ -32,11 +32,11 @@ STATEMENTS = 2
 """For each turn: a load and a commit; the first of a session has a load more."""
 REDIS_COMMANDS = 75
 """For each turn, with those inside scripts, and with the broker and the results in the same Redis."""
-IDLE_COMMANDS = 470
+IDLE_COMMANDS = 160
 """A second, of a worker process that does nothing: its sweepers look."""
 REDIS_SECONDS = 0.0007
 """Of Redis' own processor for each turn."""
-IDLE_REDIS_SECONDS = 0.0036
+IDLE_REDIS_SECONDS = 0.0007
 """The same for each second of a worker process that does nothing."""
 REDIS_CONNECTIONS = 20
 """Of one worker process, however many slots it has; fewer where turns end one after the other."""
