@@ -202,6 +202,9 @@ def test_ctrl_c_stops_dev_in_order(tmp_path: Path, valkey: EmbeddedValkey) -> No
     running = Dev(tmp_path, "--json", INTURN_REDIS_URL=valkey.url)
     wait_until(running.ready, timeout=60)
     assert not (tmp_path / ".inturn" / "dev" / "valkey").exists()
+    # The page may be there before the others have said a word; they are stopped once they are at work.
+    at_work = ("worker ready", "beat: Starting")
+    wait_until(lambda: all(words in running.log.read_text() for words in at_work), timeout=60)
 
     os.kill(running.process.pid, signal.SIGINT)
 

@@ -76,13 +76,14 @@ def test_a_turn_is_followed_from_its_place_in_the_queue_to_its_reply(
 
 def test_a_reader_goes_on_behind_any_event(web: Web, start_worker: StartWorker) -> None:
     start_worker(INTURN_RETRY_SECONDS="0.1", INTURN_SWEEP_SECONDS="0.2")
-    # The model's stream breaks off twice in the middle, so the reply begins anew twice.
+    # The model's stream breaks off twice in the middle, so the reply begins anew: twice, unless a try is over
+    # before anything of it was written.
     message = "one two breaks 2 three count 20"
     turn_id = enqueue(web.client, "s", message)
     whole = follow(web.client, turn_id)
     numbered = [event for event in whole if event.kind != "state"]
 
-    assert sum(event.data.get("restarts", False) for event in numbered) == 2
+    assert sum(event.data.get("restarts", False) for event in numbered) in (1, 2)
     assert text_of(whole) == whole[-1].data["reply"]["message"] == reply_to(message)
     for number, event in enumerate(numbered[:-1], 1):
         resumed = follow(web.client, turn_id, after=event.id)
